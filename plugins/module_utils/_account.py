@@ -1,0 +1,90 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: it can change in any release.
+
+"""The Kaleyra account that a number belongs to."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from ._errors import InvalidInput
+from ._url import split_url
+
+PODS = {
+    "in": "https://api.in.kaleyra.io",
+    "sg": "https://api.kaleyra.io",
+    "eu": "https://api.eu.kaleyra.io",
+    "na": "https://api.na.kaleyra.ai",
+}
+
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+
+# Compiled here, in the process that forks the workers, as all that each task needs.
+_SID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_VISIBLE = re.compile(r"[!-~]+")
+_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
+_DOTS = re.compile(r"/\.\.?(/|$)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Account:
+    """One account on one API host.
+
+    :param base_url: normalised by :func:`make_account`, without a final slash
+    :param sid: account SID, for example ``HXAP16XXXXXX97IN``
+    :param api_key: secret
+    """
+
+    base_url: str
+    sid: str
+    api_key: str = dataclasses.field(repr=False)
+
+    @property
+    def api(self) -> str:
+        """API host, with port and path where they are not the usual ones: what records are bound to."""
+        return self.base_url.partition("://")[2]
+
+    def url(self, phone_number: str) -> str:
+        """URL that sets the number's public key; the plus sign stands literally in it."""
+        return f"{self.base_url}/v2/{self.sid}/whatsapp/{phone_number}/flows_encryption"
+
+
+def make_account(pod: str | None, api_url: str | None, sid: str, api_key: str) -> Account:
+    """Check every part that goes into a URL or a header.
+
+    :raises InvalidInput: naming the option; an API key is never repeated
+    """
+    if bool(pod) == bool(api_url):
+        raise InvalidInput(
+            "Give either pod or api_url (or set KALEYRA_POD or KALEYRA_API_URL in the environment), "
+            + ("not both." if pod else "one of them.")
+        )
+    if pod and pod not in PODS:
+        raise InvalidInput(f"pod {pod[:40]!r} is not one of {', '.join(PODS)}.")
+    if not _SID.fullmatch(sid):
+        raise InvalidInput(f"sid {sid[:40]!r} is not an account SID: only letters and digits, for example HXAP16XXXXXX97IN.")
+    if not _VISIBLE.fullmatch(api_key):
+        raise InvalidInput(
+            "api_key has a blank, a line break or another character that no HTTP header can carry. "
+            "Copy it again from the account's API settings."
+        )
+    return Account(normalise_api_url(PODS[pod] if pod else str(api_url)), sid, api_key)
+
+
+def normalise_api_url(url: str) -> str:
+    """Return the base URL in one spelling, so that the same API host has the same records.
+
+    :raises InvalidInput: not ``https`` (``http`` is for loopback hosts alone), or with user, query or fragment
+    """
+    parts, host, port = split_url("api_url", url, example=PODS["in"], unencrypted="would send the API key in clear")
+    if not _PATH.fullmatch(parts.path) or _DOTS.search(parts.path) or "?" in url:
+        raise InvalidInput(f"api_url {url[:80]!r} is not a base URL. Give one like {PODS['in']}.")
+    if ":" in host:
+        host = f"[{host}]"
+    if port not in (None, _DEFAULT_PORTS[parts.scheme]):
+        host = f"{host}:{port}"
+    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"

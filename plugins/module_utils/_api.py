@@ -1,0 +1,200 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: it can change in any release.
+
+"""Kaleyra's WhatsApp Flow API v2, as far as this collection uses it."""
+
+from __future__ import annotations
+
+import dataclasses
+import email.utils
+import functools
+import json
+import random
+import time
+import typing as t
+from urllib.parse import urlencode
+
+from ._account import Account
+from ._errors import OutcomeUnknown, Rejected
+from ._http import MAX_BODY, Answer, NoAnswer, Tls, post, prepare, shown
+from ._pacer import Alone
+
+# Failures that may pass.
+_RETRIED = frozenset([429, 500, 502, 503, 504])
+
+_WHAT_TO_DO = {
+    "RBC001": "Check sid and api_key, and that the account is one of the API host asked (pod or api_url).",
+    "WA-401": "Ask Kaleyra's support to open the API for this account: it needs an active WhatsApp plan and the number's WABA on API v2.",
+    "WA-400": "Check that the number is registered and its WABA is onboarded on Kaleyra's WhatsApp API v2.",
+    401: "Check sid and api_key.",
+    403: "Check sid and api_key, and that this address may use the API.",
+    404: "Check pod or api_url.",
+    407: "Check the proxy's user and password in the environment.",
+    429: "Run it again later, or more slowly (max_requests_per_second for a list of numbers, fewer forks for hosts): the account's rate is limited.",
+}
+_HARMLESS = "It may or may not have been applied. Run it again: registering the same key twice is harmless."
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowsEncryptionApi:
+    """Sets business public keys.
+
+    :param timeout: seconds for one attempt as a whole
+    :param retries: further attempts after a failure that may pass
+    :param pacer: says when each attempt but the first may start, and is told of success and throttling; the first is the caller's
+    """
+
+    account: Account
+    timeout: int = 30
+    retries: int = 3
+    tls: Tls = Tls()
+    pacer: Alone = Alone()
+
+    def prepare(self) -> None:
+        """Load what the first call would: for many that are to be made at once.
+
+        :raises InvalidInput: ``tls.ca_path`` cannot be used
+        :raises MissingLibrary: requests cannot be imported
+        """
+        prepare(self.account.base_url, self.tls)
+
+    def set_public_key(self, phone_number: str, pem: str) -> dict[str, t.Any]:
+        """Register the key and return ``attempts`` (requests sent), ``http_status``, ``code`` and ``message`` of the answer.
+
+        :raises Rejected: every attempt was refused, the number keeps the key it had
+        :raises OutcomeUnknown: at least one attempt may have been applied
+        :raises InvalidInput: ``tls.ca_path`` cannot be used
+        :raises MissingLibrary: requests cannot be imported
+        :source: Kaleyra, "Set Encryption Public Key" (WhatsApp Flow API v2)
+        """
+        maybe_applied = False
+        attempt = 0
+        while True:
+            attempt += 1
+            answer: Answer | None = None
+            facts: dict[str, t.Any] = {}
+            try:
+                answer = self._post(phone_number, pem)
+            except NoAnswer as exc:
+                happened, to_do = f"{self.account.api} gave no answer: {exc}.", _remedy_without_answer(str(exc))
+            else:
+                facts, success = self._read(answer)
+                if success:
+                    self.pacer.succeeded()
+                    return {"attempts": attempt, **facts}
+                happened, to_do = self._describe(answer, facts), _remedy(answer, facts)
+            maybe_applied = maybe_applied or answer is None or not _is_refusal(answer)
+            pause = self._pause(attempt, answer)
+            if answer and answer.status == 429:
+                self.pacer.throttled(pause)
+            if attempt > self.retries or not (answer is None or answer.status in _RETRIED):
+                break
+            self.pacer.wait(pause)
+        tries = f" ({attempt} attempts)" if attempt > 1 else ""
+        consequence = _HARMLESS if maybe_applied else "The number keeps the key it had."
+        raise (OutcomeUnknown if maybe_applied else Rejected)(
+            " ".join(filter(None, [f"The key of {phone_number} was not registered{tries}: {happened}", to_do, consequence])),
+            attempts=attempt,
+            **facts,
+        )
+
+    def longest(self) -> int:
+        """Seconds after which :meth:`set_public_key` has surely ended: all attempts, and as long a pause between them."""
+        return (2 * self.retries + 1) * self.timeout
+
+    def _post(self, phone_number: str, pem: str) -> Answer:
+        headers = {
+            "api-key": self.account.api_key,
+            "Content-Type": "application/x-www-form-urlencoded",  # the only one that the API allows
+            "Accept": "application/json",
+        }
+        return post(self.account.url(phone_number), headers, _form(pem), timeout=self.timeout, tls=self.tls)
+
+    def _read(self, answer: Answer) -> tuple[dict[str, t.Any], bool]:
+        """Return the answer's public facts, and whether it proves success."""
+        try:
+            content = json.loads(answer.body, object_pairs_hook=_unambiguous) if len(answer.body) <= MAX_BODY else None
+        except (ValueError, RecursionError):
+            content = None
+        if not isinstance(content, dict):
+            content = {}
+        data = content.get("data")
+        success = (
+            answer.status == 200
+            and content.get("code") == "WA-200"
+            and isinstance(data, dict)
+            and data.get("success") is True
+        )
+        return {
+            "http_status": answer.status,
+            "code": self._shown(content.get("code")),
+            "message": self._shown(content.get("message")),
+        }, success
+
+    def _shown(self, value: t.Any) -> str | None:
+        return shown(value, self.account.api_key) if isinstance(value, str) else None
+
+    def _describe(self, answer: Answer, facts: dict[str, t.Any]) -> str:
+        if answer.status == 200:
+            what = f"{self.account.api} answered HTTP 200, but without proof of success"
+        elif 300 <= answer.status < 400:
+            what = f"{self.account.api} answered with a redirect (HTTP {answer.status}), which is not followed, as it would carry the API key elsewhere"
+        else:
+            what = f"{self.account.api} answered HTTP {answer.status}"
+        said = ", ".join(filter(None, [facts["code"], facts["message"]]))
+        return f"{what} ({said})." if said else f"{what}."
+
+    def _pause(self, attempt: int, answer: Answer | None) -> float:
+        """Seconds until the next attempt: what the server asks for, or growing ones; never longer than an attempt may last."""
+        asked = _seconds(answer.retry_after) if answer else None
+        if asked is None:
+            # Scattered, because hundreds of forks may have been throttled at the same moment.
+            asked = 2 ** min(attempt - 1, 10) * random.uniform(0.5, 1.0)
+        return min(asked, self.timeout)
+
+
+@functools.lru_cache(maxsize=4)
+def _form(pem: str) -> bytes:
+    return urlencode({"business_public_key": pem}).encode()
+
+
+def _unambiguous(pairs: list[tuple[str, t.Any]]) -> dict[str, t.Any]:
+    """A JSON object in which no name stands twice: which of its values counted would be the reader's choice."""
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        raise ValueError
+    return content
+
+
+def _is_refusal(answer: Answer) -> bool:
+    """Whether the API surely did not apply the request. 408 says only that the server gave up."""
+    return 400 <= answer.status < 500 and answer.status != 408
+
+
+def _remedy(answer: Answer, facts: dict[str, t.Any]) -> str:
+    if 300 <= answer.status < 400:
+        return "Check pod or api_url."
+    return _WHAT_TO_DO.get(facts["code"]) or _WHAT_TO_DO.get(answer.status) or ""
+
+
+def _remedy_without_answer(cause: str) -> str:
+    if "mismatch" in cause or "expired" in cause or "not yet valid" in cause:
+        return "Check pod or api_url, and this machine's clock."
+    if "certificate" in cause:
+        return "If the server's authority is a private one, give it with ca_path."
+    return "Check pod or api_url, the network and the proxy settings in the environment."
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Read ``Retry-After``: seconds, or a date (RFC 9110, 10.2.3). None for what is neither."""
+    if retry_after is None:
+        return None
+    try:
+        if retry_after.strip().isdigit():
+            return float(retry_after)
+        return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None

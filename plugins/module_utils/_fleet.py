@@ -1,0 +1,176 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: it can change in any release.
+
+"""Makes many numbers carry one public key in one task, and tells of each what came of it."""
+
+from __future__ import annotations
+
+import math
+import time
+import typing as t
+
+from ._errors import InvalidInput, KaleyraError, SomeFailed, require_range
+from ._http import MAX_CALLS
+from ._pacer import Pacer
+from ._phone_number import normalise_phone_number
+from ._pool import work_through
+from ._record import KnownKey, RecordFile
+from ._registration import Registration, state_after, state_before
+
+# Seconds between two words on how far it is.
+_SAY_EVERY = 10.0
+
+# In the one message for all: how many causes are told, and how many numbers that share one.
+_CAUSES, _EXAMPLES = 3, 3
+
+Result = t.Dict[str, t.Any]
+_Job = t.Tuple[t.Union[KnownKey, RecordFile], Result]
+
+
+def register_all(params: t.Mapping[str, t.Any], *, check_mode: bool, say: t.Callable[[str], None]) -> Result:
+    """Bring all numbers to carry the key, and return the task's result, ``warnings`` and ``diff`` included.
+
+    :param params: the module's options, None for what was not given
+    :param say: called now and then while it takes long, with a few words on how far it is
+    :raises SomeFailed: every number was tried
+    :raises KaleyraError: nothing was sent for any of them
+    """
+    concurrency, rate = params["concurrency"], params["max_requests_per_second"]
+    require_range("concurrency", concurrency, 1, MAX_CALLS)
+    if rate is not None and not 0.001 <= rate < math.inf:
+        raise InvalidInput(f"max_requests_per_second is {rate:g}, but must be 0.001 or more. Leave it out for no limit.")
+    pacer = Pacer(rate)
+    registration = Registration(params, pacer)
+    warnings: list[tuple[str, str]] = []
+    results, jobs = _plan(registration, params["phone_numbers"], warnings, check_mode)
+    if jobs:
+        try:
+            # What all of them need, once for all.
+            registration.key.require_rsa_2048()
+            if not check_mode:
+                registration.api.prepare()
+        except KaleyraError as exc:
+            for _, result in jobs:
+                _fail(result, exc)
+        else:
+            if not check_mode:
+                _carry_out(registration, jobs, concurrency, pacer, warnings, say)
+    outcome = {
+        "changed": any(result["changed"] for result in results),
+        "fingerprint": registration.fingerprint,
+        "attempts": sum(result["attempts"] for result in results),
+        "numbers": results,
+        "warnings": _summed_up(warnings),
+    }
+    failed = [result for result in results if "failed" in result]
+    if failed:
+        raise SomeFailed(_message(failed, len(results)), **outcome)
+    changed = [result for result in results if result["changed"]]
+    return {
+        **outcome,
+        "diff": {
+            "before": {result["phone_number"]: state_before(result) for result in changed},
+            "after": {result["phone_number"]: state_after(result) for result in changed},
+        },
+    }
+
+
+def _plan(
+    registration: Registration, phone_numbers: t.Iterable[str], warnings: list[tuple[str, str]], check_mode: bool
+) -> tuple[list[Result], list[_Job]]:
+    """Return the result of each number as things stand, and what is to be done. Without threads: reading is all there is to do."""
+    results: dict[str, Result] = {}
+    jobs: list[_Job] = []
+    for text in phone_numbers:
+        try:
+            phone_number = normalise_phone_number(text)
+        except InvalidInput as exc:
+            nothing = {"phone_number": text, "fingerprint": registration.fingerprint, "previous_fingerprint": None, "reason": None, "attempts": 0}
+            _fail(results.setdefault(text, nothing), exc)
+            continue
+        if phone_number in results:
+            continue
+        known = registration.known(phone_number)
+        plan = registration.plan(known)
+        results[phone_number] = result = registration.facts(plan, phone_number)
+        if plan.warning:
+            warnings.append((phone_number, plan.warning))
+        if plan.changed:
+            jobs.append((known, result))
+        elif not check_mode:
+            known.tidy()
+    return list(results.values()), jobs
+
+
+def _carry_out(
+    registration: Registration,
+    jobs: list[_Job],
+    concurrency: int,
+    pacer: Pacer,
+    warnings: list[tuple[str, str]],
+    say: t.Callable[[str], None],
+) -> None:
+    planned = set(warnings)
+
+    def carry_out(job: _Job) -> None:
+        known, result = job
+        try:
+            told = registration.carry_out(known, result)
+        except KaleyraError as exc:
+            _fail(result, exc)
+        else:
+            warnings.extend(each for each in ((result["phone_number"], text) for text in told) if each not in planned)
+
+    done = failed = 0
+    said = time.monotonic()
+
+    def tick(job: _Job | None) -> None:
+        nonlocal done, failed, said
+        if job:
+            done += 1
+            failed += "failed" in job[1]
+        now = time.monotonic()
+        if now - said >= _SAY_EVERY:
+            said = now
+            say(f"{done} of {len(jobs)} numbers done, {failed} failed")
+
+    work_through(jobs, carry_out, threads=concurrency, pacer=pacer, tick=tick)
+
+
+def _fail(result: Result, exc: KaleyraError) -> None:
+    result.update({**exc.details, "changed": False, "failed": True, "msg": str(exc)})
+
+
+def _message(failed: list[Result], total: int) -> str:
+    """What happened and what to do, for all that failed: each cause in the words of the first number that has it."""
+    if total == 1:
+        return str(failed[0]["msg"])
+    causes: dict[str, list[Result]] = {}
+    for result in failed:
+        causes.setdefault(result["msg"].replace(result["phone_number"], ""), []).append(result)
+    told = [f"{len(failed)} of {total} numbers failed."]
+    for alike in sorted(causes.values(), key=len, reverse=True)[:_CAUSES]:
+        told.append(alike[0]["msg"])
+        if len(alike) > 1:
+            told.append(f"(The same: {_some([result['phone_number'] for result in alike[1:]])}.)")
+    if len(causes) > _CAUSES:
+        told.append(f"Further causes: {len(causes) - _CAUSES}.")
+    told.append("Each number's own outcome is in numbers.")
+    return " ".join(told)
+
+
+def _summed_up(warnings: list[tuple[str, str]]) -> list[str]:
+    """One warning for all numbers that share a text."""
+    texts: dict[str, list[str]] = {}
+    for phone_number, text in warnings:
+        texts.setdefault(text, []).append(phone_number)
+    return [f"{_some(numbers)}: {text}" for text, numbers in texts.items()]
+
+
+def _some(numbers: list[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(numbers) - _EXAMPLES} more" if len(numbers) > _EXAMPLES else ""
+    return ", ".join(number[:40] for number in numbers[:_EXAMPLES]) + more

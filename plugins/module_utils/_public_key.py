@@ -1,0 +1,191 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: it can change in any release.
+
+"""The RSA public key that a number carries."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import hashlib
+import re
+import typing as t
+
+from ._errors import InvalidInput
+from ._libraries import load_cryptography
+
+# The PEM of an RSA-2048 key has 451 characters; the rest is room for blanks.
+MAX_CHARACTERS = 16 * 1024
+
+_MAKE = (
+    "openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out private.pem && openssl pkey -in private.pem -pubout -out public.pem"
+)
+_FROM_PRIVATE = "openssl pkey -in private.pem -pubout -out public.pem"
+_FROM_SSH = "ssh-keygen -e -m PKCS8 -f FILE > public.pem"
+_FROM_PUTTY = "puttygen FILE -O public-openssh -o ssh.pub && ssh-keygen -e -m PKCS8 -f ssh.pub > public.pem"
+_FROM_SSH2 = "ssh-keygen -i -f FILE > ssh.pub && ssh-keygen -e -m PKCS8 -f ssh.pub > public.pem"
+_BLOCK = re.compile(r"-----BEGIN PUBLIC KEY-----([A-Za-z0-9+/=\s]*)-----END PUBLIC KEY-----")
+_LABEL = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----")
+_PRIVATE = re.compile(r"PRIVATE\s*KEY|PRIVATE-", re.IGNORECASE)
+_ID_RSASSA_PSS = bytes.fromhex("06092a864886f70d01010a")
+
+# Label of the PEM block -> what it is, and the command that gives the public key.
+_OTHER_BLOCKS = {
+    "RSA PUBLIC KEY": ("an RSA public key in PKCS#1", "openssl rsa -RSAPublicKey_in -in FILE -pubout -out public.pem"),
+    "CERTIFICATE": ("a certificate", "openssl x509 -in FILE -noout -pubkey > public.pem"),
+    "TRUSTED CERTIFICATE": ("a certificate", "openssl x509 -in FILE -noout -pubkey > public.pem"),
+    "CERTIFICATE REQUEST": ("a certificate request", "openssl req -in FILE -noout -pubkey > public.pem"),
+    "EC PARAMETERS": ("parameters of an elliptic curve", _MAKE),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class PublicKey:
+    """A public key as it is sent.
+
+    :param der: DER SubjectPublicKeyInfo (RFC 5280, 4.1)
+    """
+
+    der: bytes
+
+    @property
+    def pem(self) -> str:
+        """PEM with lines of 64 characters (RFC 7468) and without the last newline."""
+        text = base64.b64encode(self.der).decode("ascii")
+        lines = [text[start : start + 64] for start in range(0, len(text), 64)]
+        return "\n".join(["-----BEGIN PUBLIC KEY-----", *lines, "-----END PUBLIC KEY-----"])
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the DER, lower-case hex with colons, as ``openssl_publickey_info`` returns in ``fingerprints.sha256``."""
+        return hashlib.sha256(self.der).digest().hex(":")
+
+    def require_rsa_2048(self) -> None:
+        """Prove with cryptography that this is what the API takes.
+
+        Apart from reading, because a key whose fingerprint is known to be registered needs no proof, and so no library.
+
+        :raises InvalidInput: naming what was found
+        :raises MissingLibrary: cryptography cannot be imported
+        """
+        found = self._found()
+        if found:
+            raise InvalidInput(f"The public key is {found}, but the API takes RSA with 2048 bits alone. Make one: {_MAKE}")
+
+    def _found(self) -> str | None:
+        serialization, unsupported = load_cryptography()
+        try:
+            key = serialization.load_der_public_key(self.der)
+            same = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo) == self.der
+        except (ValueError, TypeError, unsupported):
+            return "a PRIVATE key under a wrong label" if self._is_private(serialization) else "damaged or of an unknown kind"
+        kind = type(key).__name__.lstrip("_").replace("PublicKey", "")
+        if kind != "RSA":
+            return f"of the kind {kind}"
+        # cryptography reads RSA-PSS keys as plain RSA ones, and writes them so.
+        if _ID_RSASSA_PSS in self.der[:32]:
+            return "of the kind RSA-PSS"
+        if not same:
+            return "not in DER, or followed by something else"
+        return None if key.key_size == 2048 else f"RSA with {key.key_size} bits"
+
+    def _is_private(self, serialization: t.Any) -> bool:
+        try:
+            return serialization.load_der_private_key(self.der, password=None) is not None
+        except TypeError:  # encrypted
+            return True
+        except Exception:  # not to be read in any way: whatever cryptography calls that
+            return False
+
+
+def parse_public_key(text: str) -> PublicKey:
+    """Read a PEM, mending what forms and shells do to it: CRLF, newlines at the ends, literal ``\\n``.
+
+    :raises InvalidInput: naming what was found and the command that gives the right thing; the text itself is never repeated
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise InvalidInput(f"The public key has more than {MAX_CHARACTERS} characters, one for RSA-2048 has 451. Make one: {_MAKE}")
+    text = text.lstrip("\ufeff").replace("\\r", "").replace("\\n", "\n").replace("\r", "\n").strip()
+    block = _BLOCK.fullmatch(text)
+    if not block:
+        found, command = _what_is(text)
+        raise InvalidInput(f"Instead of one public key (BEGIN PUBLIC KEY) there is {found}. This gives the right thing: {command}")
+    try:
+        return PublicKey(base64.b64decode("".join(block.group(1).split()), validate=True))
+    except binascii.Error:
+        raise InvalidInput(
+            "The public key's base64 text is cut off or damaged. A form that was decoded twice turns its '+' into blanks. "
+            f"Take it from the file again: {_FROM_PRIVATE}"
+        ) from None
+
+
+def _what_is(text: str) -> tuple[str, str]:
+    """Name what a text that is not one public key holds, and the command that gives one."""
+    labels = _LABEL.findall(text)
+    if re.fullmatch(r"[~./]\S*|\S+\.(pem|pub|key)", text):
+        return "what looks like a path (option business_public_key_path takes one)", _FROM_PRIVATE
+    if _PRIVATE.search(text):
+        found = "a PRIVATE key. It was not sent, but it does not belong here: it stays on the Flow endpoint alone"
+        if "PuTTY" in text:
+            return found, _FROM_PUTTY
+        return found, _FROM_SSH if "OPENSSH" in text else _FROM_PRIVATE
+    if len(labels) > 1:
+        return f"{len(labels)} PEM blocks ({', '.join(labels[:3])})", _FROM_PRIVATE
+    if labels and labels[0] in _OTHER_BLOCKS:
+        return _OTHER_BLOCKS[labels[0]]
+    if "SSH2 PUBLIC KEY" in text:
+        return "a key in SSH2's format", _FROM_SSH2
+    if "ssh-" in text:
+        return "a key in OpenSSH's format", _FROM_SSH
+    if not text:
+        return "nothing", _FROM_PRIVATE
+    if labels == ["PUBLIC KEY"]:
+        return "one that is cut off or stands among other text", _FROM_PRIVATE
+    return "something that is no PEM", _FROM_PRIVATE
+
+
+def read_public_key(path: str) -> PublicKey:
+    """Read a PEM file.
+
+    :raises InvalidInput: as :func:`parse_public_key`, and for a file that cannot be read
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_CHARACTERS + 1)
+        return parse_public_key(content.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise InvalidInput(
+            f"business_public_key_path {path} holds bytes that are no text. "
+            "If it is a public key in DER, this gives the right thing: openssl pkey -pubin -inform DER -in FILE -out public.pem"
+        ) from None
+    except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
+        cause = getattr(exc, "strerror", exc)
+        raise InvalidInput(f"business_public_key_path {path} cannot be read: {cause}. Give the path of a public key: {_MAKE}") from exc
+
+
+def public_key_of(params: t.Mapping[str, t.Any]) -> PublicKey:
+    """Read the key that a task's options ``business_public_key`` or ``business_public_key_path`` give.
+
+    :raises InvalidInput: as :func:`read_public_key`
+    """
+    if params["business_public_key"]:
+        return parse_public_key(params["business_public_key"])
+    return read_public_key(params["business_public_key_path"])
+
+
+def normalise_fingerprint(text: str, option: str = "known_fingerprint") -> str:
+    """Return a SHA-256 fingerprint as lower-case hex with colons; upper case and missing colons are forgiven.
+
+    :raises InvalidInput: for anything else
+    """
+    digits = text.strip().lower().replace(":", "")
+    if not re.fullmatch(r"[0-9a-f]{64}", digits):
+        raise InvalidInput(
+            f"{option} {text[:100]!r} is no SHA-256 fingerprint: 64 hex digits, as this module returns in fingerprint "
+            "and community.crypto.openssl_publickey_info in fingerprints.sha256."
+        )
+    return bytes.fromhex(digits).hex(":")
