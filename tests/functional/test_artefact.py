@@ -1,0 +1,75 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What ``ansible-galaxy collection build`` makes is what users get."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import tarfile
+
+import pytest
+
+CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def run(*command: str, home: pathlib.Path, **environment: str) -> str:
+    done = subprocess.run(
+        command,
+        env={**os.environ, "HOME": str(home), "ANSIBLE_HOME": str(home), **environment},
+        cwd=home,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def files_of_the_checkout() -> list[str]:
+    """What git knows; without git, as in an unpacked archive, whatever is not made by make."""
+    if (CHECKOUT / ".git").exists():
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, check=True)
+        names = listed.stdout.decode().split("\0")
+    else:
+        made = {".cache", ".ansible", ".hypothesis", ".pytest_cache", "__pycache__"}
+        paths = [path.relative_to(CHECKOUT) for path in CHECKOUT.rglob("*")]
+        names = [str(path) for path in paths if not made.intersection(path.parts)]
+    return [name for name in names if name and (CHECKOUT / name).is_file()]
+
+
+@pytest.fixture(scope="module")
+def artefact(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Built from what is committed, as a release would be."""
+    folder = tmp_path_factory.mktemp("artefact")
+    source = folder / "source"
+    source.mkdir()
+    for name in files_of_the_checkout():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes((CHECKOUT / name).read_bytes())
+    run("ansible-galaxy", "collection", "build", str(source), "--output-path", str(folder), home=folder)
+    (built,) = folder.glob("*.tar.gz")
+    return built
+
+
+def test_it_holds_what_users_need_and_nothing_else(artefact: pathlib.Path) -> None:
+    with tarfile.open(artefact) as archive:
+        files = {member.name for member in archive if member.isfile()}
+    top = {name.split("/")[0] for name in files}
+    assert top == {"CHANGELOG.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "docs", "meta", "playbooks", "plugins", "requirements.yml", "roles"}
+    assert {name for name in files if name.endswith((".pyc", ".pem", ".log"))} == set()
+    source = {name for name in files_of_the_checkout() if name.startswith("plugins/")}
+    assert {name for name in files if name.startswith("plugins/")} == source
+
+
+def test_installed_from_it_modules_and_role_are_documented(artefact: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    environment = {"ANSIBLE_COLLECTIONS_PATH": str(tmp_path), "PYTHONPATH": ""}
+    run("ansible-galaxy", "collection", "install", "--offline", "--no-deps", "-p", str(tmp_path), str(artefact), home=tmp_path, **environment)
+    for name in ("kaleyra_flows_encryption", "kaleyra_flows_encryption_info"):
+        module = run("ansible-doc", "-j", f"kaleyra.whatsapp.{name}", home=tmp_path, **environment)
+        assert str(tmp_path) in module  # and not the checkout's
+    role = run("ansible-doc", "-t", "role", "-j", "kaleyra.whatsapp.flows_encryption", home=tmp_path, **environment)
+    assert "flows_encryption_private_key_path" in role

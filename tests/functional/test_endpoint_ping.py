@@ -1,0 +1,233 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The module flows_endpoint_ping in real runs, through both doors, against an endpoint whose crypto is pywa's."""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from endpoint.client import Endpoint
+from endpoint.odd import Asked, OddEndpoint, Reply, healthy
+from functional._runs import DOORS, MODULE_DOOR, WORKER, KeyPair, Playbooks, assert_nowhere, secret_lines
+
+PING = "kaleyra.whatsapp.flows_endpoint_ping"
+APP_SECRET = "Meta-App-Secret-5d1c0f"
+
+
+def ping(name: str, door: str = WORKER, keywords: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+    task: dict[str, Any] = {"name": name, PING: options}
+    if door == MODULE_DOOR:
+        task["environment"] = {"ASKS_FOR_A_PROCESS": "yes"}
+    return {**task, **(keywords or {})}
+
+
+def steady(result: dict[str, Any]) -> dict[str, Any]:
+    """The result without what differs from one run to the next."""
+    warnings = [warning for warning in result.get("warnings", []) if " took " not in warning]
+    rest = {name: value for name, value in result.items() if name not in ("latency_ms", "warnings", "deprecations")}
+    return {**rest, **({"warnings": warnings} if warnings else {})}
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path, key: KeyPair) -> Iterator[Endpoint]:
+    private = tmp_path / "private.pem"
+    private.write_text(key.private)
+    with Endpoint(tmp_path / "keys", [private], app_secret=APP_SECRET) as started:
+        yield started
+
+
+def test_both_doors_come_to_the_same(playbooks: Playbooks, endpoint: Endpoint, key: KeyPair, other_key: KeyPair) -> None:
+    public = playbooks.inputs / "public.pem"
+    public.write_text(key.public)
+    given = {"url": endpoint.url, "app_secret": APP_SECRET}
+    tasks: dict[str, dict[str, Any]] = {
+        "active": {**given, "business_public_key": key.public},
+        "by path": {**given, "business_public_key_path": str(public)},
+        "empty strings": {
+            **{**given, "business_public_key": key.public, "business_public_key_path": "", "timeout": "", "validate_certs": "", "ca_path": ""}
+        },
+        "other key": {**given, "business_public_key": other_key.public},
+        "unsigned": {"url": endpoint.url, "business_public_key": key.public, "app_secret": ""},
+        "nobody there": {"url": "http://127.0.0.1:1/", "business_public_key": key.public},
+        "http": {"url": "http://flows.example.com/", "business_public_key": key.public},
+        "timeout": {**given, "business_public_key": key.public, "timeout": 0},
+        "both": {**given, "business_public_key": key.public, "business_public_key_path": str(public)},
+        "neither": given,
+        "empty url": {"url": "", "business_public_key": key.public},
+        "unknown": {**given, "business_public_key": key.public, "sid": "x"},
+    }
+    runs = {door: playbooks.run_tasks([ping(name, door, **options) for name, options in tasks.items()]) for door in DOORS}
+    # All but the options that Ansible itself refuses.
+    assert (runs[WORKER].modules.count("flows_endpoint_ping"), runs[MODULE_DOOR].modules.count("flows_endpoint_ping")) == (0, len(tasks))
+    results = {door: {name: steady(run.one(name)) for name in tasks} for door, run in runs.items()}
+    for name in tasks:
+        worker, module = results[WORKER][name], results[MODULE_DOOR][name]
+        if name not in ("both", "neither", "empty url", "unknown"):  # Ansible's own words, which name the module in one case
+            assert worker == module, name
+        assert worker["failed"] == module["failed"] == (name not in ("active", "by path", "empty strings")), name
+    proved = {
+        "changed": False,
+        "failed": False,
+        "active": True,
+        "fingerprint": key.fingerprint,
+        "http_status": 200,
+        "foreign_key": {"http_status": 421, "refused": True},
+        "wrong_signature": {"http_status": 432, "refused": True},
+    }
+    for name in ("active", "by path", "empty strings"):
+        assert results[WORKER][name] == proved
+    causes = {"other key": "key_mismatch", "unsigned": "signature_refused", "nobody there": "connection"}
+    for name, cause in causes.items():
+        assert results[WORKER][name]["cause"] == cause
+    assert results[WORKER]["other key"]["fingerprint"] == other_key.fingerprint
+    for name in ("http", "timeout"):
+        assert "cause" not in results[WORKER][name]
+    for door in DOORS:
+        assert "parameters are mutually exclusive: business_public_key|business_public_key_path" in results[door]["both"]["msg"]
+        assert "one of the following is required: business_public_key, business_public_key_path" in results[door]["neither"]["msg"]
+        assert "missing required arguments: url" in results[door]["empty url"]["msg"]
+        assert "Unsupported parameters for (kaleyra.whatsapp.flows_endpoint_ping) module: sid. " in results[door]["unknown"]["msg"]
+    assert endpoint.answered() == [*([200, 421, 432] * 3), 421, 432] * 2
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_check_mode_asks_too_and_nothing_is_ever_changed(playbooks: Playbooks, endpoint: Endpoint, key: KeyPair, door: str) -> None:
+    tasks = [ping("ping", door, url=endpoint.url, app_secret=APP_SECRET, business_public_key=key.public)]
+    for arguments in (["--check", "--diff"], ["--diff"]):
+        run = playbooks.run_tasks(tasks, *arguments)
+        assert run.one("ping")["active"] and run.changed() == 0
+        assert "diff" not in run.one("ping")
+    assert endpoint.answered() == [200, 421, 432] * 2
+
+
+def test_the_fingerprint_is_that_of_community_crypto(playbooks: Playbooks, endpoint: Endpoint, key: KeyPair) -> None:
+    public = playbooks.inputs / "public.pem"
+    public.write_text(key.public)
+    run = playbooks.run_tasks(
+        [
+            {"name": "info", "community.crypto.openssl_publickey_info": {"path": str(public)}},
+            ping("ping", url=endpoint.url, app_secret=APP_SECRET, business_public_key_path=str(public)),
+        ]
+    )
+    assert run.one("ping")["fingerprint"] == run.one("info")["fingerprints"]["sha256"]
+
+
+def test_it_can_be_waited_for_until_the_endpoint_holds_the_key(playbooks: Playbooks, endpoint: Endpoint, other_key: KeyPair) -> None:
+    private = playbooks.inputs / "other.pem"
+    private.write_text(other_key.private)
+
+    def hold_after_the_first_answer() -> None:
+        while not endpoint.answered():
+            time.sleep(0.05)
+        endpoint.hold([private])
+        endpoint.reload()
+
+    holder = threading.Thread(target=hold_after_the_first_answer, daemon=True)
+    holder.start()
+    until = {"register": "flows_endpoint", "until": "flows_endpoint is success", "retries": 60, "delay": 1}
+    run = playbooks.run_tasks([ping("ping", keywords=until, url=endpoint.url, app_secret=APP_SECRET, business_public_key=other_key.public)])
+    holder.join()
+    assert run.one("ping")["active"]
+    answered = endpoint.answered()
+    assert answered[0] == 421 and answered[-3:] == [200, 421, 432]
+
+
+def test_in_the_background(playbooks: Playbooks, endpoint: Endpoint, key: KeyPair, other_key: KeyPair) -> None:
+    background = {"async": 60, "poll": 1}
+    given = {"url": endpoint.url, "app_secret": APP_SECRET}
+    run = playbooks.run_tasks(
+        [
+            ping("right", keywords=background, **given, business_public_key=key.public),
+            ping("wrong", keywords=background, **given, business_public_key=other_key.public),
+        ],
+        "-vvvv",
+    )
+    assert run.one("right")["active"]
+    assert (run.one("wrong")["failed"], run.one("wrong")["cause"]) == (True, "key_mismatch")
+    # Ansible itself removes the module with its arguments, some seconds after the end.
+    left = {path: text for path, text in playbooks.leftovers().items() if not path.name.startswith("AnsiballZ_")}
+    assert_nowhere([APP_SECRET], {"the output": run.output, **left})
+
+
+@pytest.mark.parametrize("callback", ["ansible.builtin.default", "ansible.posix.json"])
+@pytest.mark.parametrize("door", DOORS)
+def test_the_app_secret_and_a_private_key_are_nowhere(playbooks: Playbooks, key: KeyPair, door: str, callback: str) -> None:
+    """Though the endpoint repeats the secret wherever it can."""
+    ways = {
+        "active": healthy,
+        "status line": lambda asked: Reply(500, APP_SECRET.encode(), reason=APP_SECRET),
+        "body": lambda asked: Reply(200, APP_SECRET.encode()),
+        "decrypted status": lambda asked: Reply(200, asked.answer({"data": {"status": f"no {APP_SECRET}"}})),
+    }
+    endpoints = {name: OddEndpoint(key.private, behave) for name, behave in ways.items()}
+    given = {"business_public_key": key.public, "app_secret": "{{ app_secret }}"}
+    tasks = [ping(name, door, url=endpoint.url, **given) for name, endpoint in endpoints.items()]
+    somewhere = {"url": endpoints["active"].url, "app_secret": "{{ app_secret }}"}
+    tasks += [
+        ping("private key", door, **somewhere, business_public_key=key.private),
+        ping("private key in a line", door, **somewhere, business_public_key=key.private.replace("\n", "\\n")),
+        ping("neither", door, **somewhere),
+        ping("bad timeout", door, **somewhere, business_public_key=key.public, timeout="{{ app_secret }}"),
+    ]
+    env = {
+        "ANSIBLE_STDOUT_CALLBACK": callback,
+        "ANSIBLE_LOG_PATH": str(playbooks.logs / "ansible.log"),
+        "ANSIBLE_INJECT_INVOCATION": "1",  # results with the module's arguments, as all had them before core 2.21
+    }
+    run = playbooks.run_tasks(tasks, "-vvvv", "--diff", env=env, variables={"app_secret": APP_SECRET})
+    for endpoint in endpoints.values():
+        endpoint.__exit__()
+    # A private key gets as far as to no process.
+    assert run.modules.count("flows_endpoint_ping") == (6 if door == MODULE_DOOR else 0)
+    assert {name: run.one(name).get("cause") for name in ways} == {
+        "active": None,
+        "status line": "http_status",
+        "body": "not_base64",
+        "decrypted status": "not_active",
+    }
+    assert run.one("active")["active"] and run.one("active")["wrong_signature"] == {"http_status": 200, "refused": False}
+    assert "'no ****" in run.one("decrypted status")["msg"]
+    for name in ("private key", "private key in a line"):
+        assert "a PRIVATE key" in run.one(name)["msg"]
+    assert len(endpoints["active"].requests) == 3
+    assert ('"module_args"' in run.stdout) == (door == MODULE_DOOR)
+    secrets = [APP_SECRET, APP_SECRET[::-1], base64.b64encode(APP_SECRET.encode()).decode().rstrip("=")[:-1], *secret_lines(key.private)]
+    assert_nowhere(secrets, {"the output": run.output, **playbooks.leftovers()})
+
+
+def test_defaults_for_the_action_group_are_of_the_account_and_leave_it_alone(
+    playbooks: Playbooks, endpoint: Endpoint, key: KeyPair
+) -> None:
+    defaults = {"group/kaleyra.whatsapp.kaleyra": {"api_url": "{{ api_url }}", "sid": "{{ sid }}", "api_key": "{{ api_key }}"}}
+    task = ping("ping", url=endpoint.url, app_secret=APP_SECRET, business_public_key=key.public)
+    play = {"hosts": "all", "gather_facts": False, "module_defaults": defaults, "tasks": [task]}
+    run = playbooks.run([play], {"all": {"hosts": {"here": {"ansible_connection": "local"}}}})
+    assert run.one("ping")["active"]
+
+
+def test_what_an_endpoint_says_is_never_a_template(playbooks: Playbooks, key: KeyPair, tmp_path: Path) -> None:
+    """It is shown, also where the result is used in another task."""
+    mark = tmp_path / "mark"
+    status = "{{ lookup('ansible.builtin.pipe', 'touch " + str(mark) + "') }}"
+
+    def answer(asked: Asked) -> Reply:
+        return Reply(body=asked.answer({"data": {"status": status}})) if asked.content else Reply(421)
+
+    with OddEndpoint(key.private, answer) as endpoint:
+        tasks = [
+            ping("ping", keywords={"register": "flows_endpoint"}, url=endpoint.url, business_public_key=key.public),
+            {"name": "use", "ansible.builtin.set_fact": {"said": "{{ flows_endpoint | dict2items | items2dict }}"}},
+            {"name": "show", "ansible.builtin.debug": {"msg": "{{ said.msg }} {{ said.cause }}"}},
+        ]
+        run = playbooks.run_tasks(tasks)
+    assert run.one("ping")["cause"] == "not_active"
+    assert not mark.exists()
+    assert run.one("show")["msg"] == f"{run.one('ping')['msg']} not_active"

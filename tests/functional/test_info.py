@@ -1,0 +1,95 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The module that tells which number carries which key, through both of its doors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from functional._runs import DOORS, SID, WA_500, KeyPair, Playbooks, assert_nowhere, new_number, secret_lines
+from simulator.client import Simulator
+
+INFO = "kaleyra.whatsapp.kaleyra_flows_encryption_info"
+
+
+def info(name: str, door: str, **options: Any) -> dict[str, Any]:
+    """A task with the module, without options of an account, which it does not need."""
+    task: dict[str, Any] = {"name": name, INFO: options}
+    return {**task, "environment": {"ASKS_FOR_A_PROCESS": "yes"}} if door == "module" else task
+
+
+def test_both_doors_tell_the_same_of_what_was_registered(playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair) -> None:
+    mine, other, lost, spoiled, missing = (new_number() for _ in range(5))
+    simulator.faults({lost: [WA_500]})
+    tasks = [
+        playbooks.task(number, phone_number=number, business_public_key=pair.public, retries=0)
+        for number, pair in ((mine, key), (other, other_key), (lost, key), (spoiled, key))
+    ]
+    playbooks.run_tasks(tasks)
+    (path,) = playbooks.default_cache.glob(f"*{spoiled}.json")
+    path.write_text("<b>junk</b>")
+    sent = simulator.count()
+
+    numbers = [mine, other, lost, spoiled, missing]
+    ways: dict[str, dict[str, Any]] = {
+        "all": {},
+        "none given": {"pod": "", "api_url": "", "sid": "", "phone_numbers": "", "fingerprint": "", "cache_path": ""},
+        "these": {"phone_numbers": numbers, "fingerprint": key.fingerprint},
+        "by key": {"phone_numbers": numbers, "business_public_key": key.public, "api_url": playbooks.api_url, "sid": SID},
+        "elsewhere": {"pod": "eu"},
+        "no folder": {"cache_path": str(playbooks.folder / "nowhere")},
+    }
+    runs = {
+        (door, *args): playbooks.run_tasks([info(name, door, **options) for name, options in ways.items()], *args)
+        for door, *args in (*((door,) for door in DOORS), ("worker", "--check"))
+    }
+    told = []
+    for (door, *_), run in runs.items():
+        assert run.rc == 0, run.output
+        assert run.changed() == 0
+        assert run.modules == (["kaleyra_flows_encryption_info"] * len(ways) if door == "module" else [])
+        results = {name: run.one(name) for name in ways}
+        for result in results.values():
+            for number in result["numbers"]:
+                number.pop("age")  # the one thing that time changes
+        assert results["none given"] == results["all"]
+        assert {n["phone_number"]: n["state"] for n in results["all"]["numbers"]} == {
+            mine: "confirmed", other: "confirmed", lost: "unconfirmed", spoiled: "unreadable"
+        }  # fmt: skip
+        for name in ("these", "by key"):
+            assert results[name]["summary"] == {
+                "numbers": 5,
+                "by_state": {"confirmed": 2, "unconfirmed": 1, "unreadable": 1, "absent": 1},
+                "by_fingerprint": {fingerprint: 1 for fingerprint in sorted((key.fingerprint, other_key.fingerprint))},
+                "different": [other, lost, spoiled, missing],
+            }
+            assert {n["phone_number"]: n["as_expected"] for n in results[name]["numbers"]} == {n: n == mine for n in numbers}
+        for name in ("elsewhere", "no folder"):
+            assert results[name]["numbers"] == []
+        told.append(results)
+    assert told[0] == told[1] == told[2]
+    assert simulator.count() == sent
+    assert not (playbooks.folder / "nowhere").exists()
+
+
+def test_both_doors_refuse_the_same(playbooks: Playbooks, key: KeyPair) -> None:
+    wrong: dict[str, tuple[dict[str, Any], str]] = {
+        "two hosts": ({"pod": "eu", "api_url": playbooks.api_url}, "mutually exclusive"),
+        "two keys": ({"fingerprint": key.fingerprint, "business_public_key": key.public}, "mutually exclusive"),
+        "no number": ({"phone_numbers": ["shop"]}, "phone_number 'shop' is not a number in E.164"),
+        "no fingerprint": ({"fingerprint": "aa:bb"}, "fingerprint 'aa:bb' is no SHA-256 fingerprint"),
+        "a private key": ({"business_public_key": key.private}, "there is a PRIVATE key"),
+        "no folder": ({"cache_path": "/dev/null"}, "cache_path /dev/null cannot be read: Not a directory"),
+    }
+    messages = []
+    for door in DOORS:
+        run = playbooks.run_tasks([info(name, door, **options) for name, (options, _) in wrong.items()])
+        results = {name: run.one(name) for name in wrong}
+        for name, (_, said) in wrong.items():
+            assert results[name]["failed"]
+            assert said in results[name]["msg"], results[name]
+        assert_nowhere(secret_lines(key.private), {"output": run.output})
+        messages.append({name: result["msg"] for name, result in results.items()})
+    assert messages[0] == messages[1]

@@ -1,0 +1,355 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How the module's options are read: what is forgiven, what is refused, and where they come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from functional._runs import (
+    API_KEY,
+    DOORS,
+    MODULE_DOOR,
+    SID,
+    WORKER,
+    KeyPair,
+    Playbooks,
+    Run,
+    assert_door,
+    assert_nowhere,
+    new_number,
+    openssl,
+    secret_lines,
+)
+from simulator.client import Simulator
+
+pytestmark = pytest.mark.parametrize("door", DOORS)
+
+FEW = ("two keys", "no host", "no credentials", "unknown option", "api_key", "no integer")
+
+OPTIONS = (
+    "pod api_url sid api_key phone_number business_public_key business_public_key_path known_fingerprint cache_path "
+    "cache_valid_time force timeout retries validate_certs ca_path phone_numbers concurrency max_requests_per_second"
+).split()
+
+
+def assert_messages(run: Run, expected: dict[str, tuple[str, ...]]) -> None:
+    """Prove that each of these tasks failed and said all of its words."""
+    for name, words in expected.items():
+        result = run.one(name)
+        assert result["failed"], (name, result)
+        assert result.get("attempts", 0) == 0, (name, result)
+        for word in words:
+            assert word in result["msg"], (name, result["msg"])
+
+
+def test_empty_strings_and_the_environment(playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: str) -> None:
+    number, others = new_number(), [new_number() for _ in range(2)]
+    nothing = {option: "" for option in OPTIONS}
+    needed = {**nothing, "phone_number": number, "business_public_key": key.public}
+    run = playbooks.run_tasks(
+        [
+            playbooks.task("all from the environment", door, **needed),
+            playbooks.task("no number", door, **{**needed, "phone_number": ""}),
+            playbooks.task("no key", door, **{**needed, "business_public_key": ""}),
+        ],
+        env={"KALEYRA_API_URL": simulator.url, "KALEYRA_SID": SID, "KALEYRA_API_KEY": API_KEY, "KALEYRA_POD": ""},
+    )
+    assert_door(run, door)
+    assert run.one("all from the environment")["reason"] == "absent"
+    assert simulator.registered() == {SID: {number: key.fingerprint}}
+    # The default of cache_path counted, not the empty string.
+    assert [path.name for path in playbooks.default_cache.glob("*.json")] == [
+        f"{simulator.url.removeprefix('http://').replace(':', '%3A')},{SID},{number}.json"
+    ]
+    assert_messages(
+        run,
+        {
+            "no number": ("one of the following is required: phone_number, phone_numbers",),
+            "no key": ("one of the following", "business_public_key, business_public_key_path"),
+        },
+    )
+
+    # Variables of the environment that are set, but empty, are not given either; and what the task says counts first.
+    with_key = {"business_public_key": key.public}
+    run = playbooks.run_tasks(
+        [
+            playbooks.task("task before environment", door, phone_number=others[0], **with_key),
+            playbooks.task("no sid", door, phone_number=others[1], sid=None, **with_key),
+            playbooks.task("empty key", door, phone_number=others[1], api_key="", **with_key),
+            playbooks.task(
+                "pod from the environment", door, {"check_mode": True}, phone_number=others[1], api_url=None, **with_key
+            ),
+        ],
+        env={"KALEYRA_POD": "in", "KALEYRA_API_URL": "", "KALEYRA_SID": "", "KALEYRA_API_KEY": ""},
+    )
+    assert run.one("task before environment")["http_status"] == 200
+    assert_messages(
+        run,
+        {
+            "no sid": ("missing required arguments: sid",),
+            "empty key": ("missing required arguments: api_key",),
+        },
+    )
+    assert run.one("pod from the environment")["reason"] == "absent"
+    assert simulator.count() == 2
+
+
+def test_numbers_that_yaml_and_ini_turn_into_integers(playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: str) -> None:
+    names = {name: new_number() for name in ("quoted", "yaml", "ini", "digits", "spaced")}
+    environment = "" if door == WORKER else "environment: {ASKS_FOR_A_PROCESS: 'yes'}"
+
+    def task(name: str, number: str) -> str:
+        return f"""
+    - name: {name}
+      kaleyra.whatsapp.kaleyra_flows_encryption:
+        api_url: "{{{{ api_url }}}}"
+        sid: "{{{{ sid }}}}"
+        api_key: "{{{{ api_key }}}}"
+        phone_number: {number}
+        business_public_key: "{{{{ public_key }}}}"
+      {environment}
+"""
+
+    spaced = names["spaced"]
+    spellings = {
+        "quoted": f'"{names["quoted"]}"',
+        "yaml": names["yaml"],
+        "ini": '"{{ ini_number }}"',
+        "digits": names["digits"].removeprefix("+"),
+        "spaced": f"{spaced[:3]} ({spaced[3:6]}) {spaced[6:9]}-{spaced[9:]}",
+    }
+    playbook = playbooks.inputs / "numbers.yml"
+    playbook.write_text(
+        "- hosts: all\n  gather_facts: false\n  tasks:" + "".join(task(name, text) for name, text in spellings.items())
+    )
+    run = playbooks.run(
+        str(playbook), f"here ansible_connection=local ini_number={names['ini']}\n", variables={"public_key": key.public}
+    )
+    assert_door(run, door)
+    assert {name: run.one(name)["phone_number"] for name in names} == names
+    assert simulator.registered() == {SID: dict.fromkeys(names.values(), key.fingerprint)}
+
+
+def test_options_that_are_refused_before_anything_is_sent(
+    playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: str, tmp_path: Path
+) -> None:
+    file = playbooks.inputs / "public.pem"
+    file.write_text(key.public)
+
+    def task(name: str, **options: Any) -> dict[str, Any]:
+        return playbooks.task(name, door, **{"phone_number": new_number(), "business_public_key": key.public, **options})
+
+    tasks = [
+        task("two keys", business_public_key_path=str(file)),
+        task("no key", business_public_key=None),
+        task("two hosts", pod="in"),
+        task("no host", api_url=None),
+        task("unknown pod", api_url=None, pod="ap"),
+        task("no credentials", sid=None, api_key=None),
+        task("unknown option", phone="1"),
+        task("letters", phone_number="+91 98765 4321O"),
+        task("trunk zero", phone_number="+44 (0) 20 7946 0000"),
+        task("too short", phone_number=12345),
+        task("sid", sid="HXAP16/../../x"),
+        task("api_key", api_key="Secret-With a-Blank"),
+        task("fingerprint", known_fingerprint="ab:cd"),
+        task("clear text", api_url="http://192.0.2.1"),
+        task("no url", api_url="ftp://example.com"),
+        task("timeout", timeout=0),
+        task("retries", retries=-1),
+        task("age", cache_valid_time=-1),
+        task("no integer", retries="many"),
+        task("no file", business_public_key=None, business_public_key_path=str(tmp_path / "missing.pem")),
+        task("ca_path", api_url="https://127.0.0.1:9", ca_path=str(tmp_path / "missing.pem"), retries=0),
+    ]
+    expected = {
+        "two keys": ("mutually exclusive", "business_public_key|business_public_key_path"),
+        "no key": ("one of the following", "business_public_key, business_public_key_path"),
+        "two hosts": ("mutually exclusive", "pod|api_url"),
+        "no host": ("pod or api_url", "one of them"),
+        "unknown pod": ("pod", "in, sg, eu, na", "ap"),
+        "no credentials": ("missing required arguments", "api_key", "sid"),
+        "unknown option": ("phone", "Supported parameters include"),
+        "letters": ("phone_number", "E.164", "+919876543210"),
+        "trunk zero": ("phone_number", "E.164"),
+        "too short": ("phone_number '12345'", "E.164"),
+        "sid": ("sid", "account SID"),
+        "api_key": ("api_key", "blank"),
+        "fingerprint": ("known_fingerprint", "SHA-256"),
+        "clear text": ("api_url", "https"),
+        "no url": ("api_url", "https"),
+        "timeout": ("timeout is 0", "from 1 to 86400"),
+        "retries": ("retries is -1", "from 0 to 1000"),
+        "age": ("cache_valid_time is -1", "0 or more"),
+        "no integer": ("retries", "int"),
+        "no file": ("missing.pem", "No such file"),
+        "ca_path": ("ca_path", "missing.pem"),
+    }
+    if door == MODULE_DOOR:
+        # Each takes a process. What differs is who looks first at the arguments, so a few of each kind will do.
+        expected = {name: words for name, words in expected.items() if name in FEW}
+    run = playbooks.run_tasks([task for task in tasks if task["name"] in expected], "-vvvv")
+    assert_door(run, door)
+    assert_messages(run, expected)
+    assert "Secret-With" not in run.output
+    assert simulator.count() == 0
+    assert not [path for path in playbooks.default_cache.glob("*") if path.suffix == ".json"]
+
+
+def test_each_pod_is_asked_at_its_own_domain(playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: str) -> None:
+    domains = {"in": "api.in.kaleyra.io", "sg": "api.kaleyra.io", "eu": "api.eu.kaleyra.io", "na": "api.na.kaleyra.ai"}
+    if door == MODULE_DOOR:  # the proxy is what differs there
+        domains = {"eu": domains["eu"]}
+    run = playbooks.run_tasks(
+        [
+            playbooks.task(pod, door, pod=pod, api_url=None, phone_number=new_number(), business_public_key=key.public, retries=0)
+            for pod in domains
+        ],
+        # A proxy where nobody listens: nothing leaves this machine, whatever network it has.
+        env={"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": ""},
+    )
+    assert_door(run, door)
+    for pod, domain in domains.items():
+        result = run.one(pod)
+        assert f" {domain} gave no answer: proxy: Connection refused." in result["msg"]
+        assert (result["outcome"], result["attempts"]) == ("unknown", 1)
+
+
+def test_when_a_key_on_record_is_registered_again(
+    playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair, door: str
+) -> None:
+    number, unknown = new_number(), new_number()
+    file = playbooks.inputs / "public.pem"
+    file.write_text(key.public)
+    untouched = playbooks.folder / "never-made"
+
+    def task(name: str, keywords: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+        options = {"phone_number": number, "business_public_key_path": str(file), **options}
+        return playbooks.task(name, door, keywords, **options)
+
+    def known(name: str, fingerprint: str, **options: Any) -> dict[str, Any]:
+        return task(name, phone_number=unknown, known_fingerprint=fingerprint, cache_path=str(untouched), **options)
+
+    tasks = [
+        task("first"),
+        task("again"),
+        task("fresh", cache_valid_time=3600),
+        task("old", cache_valid_time=0),
+        task("force", force=True),
+        task("force as text", force="yes"),
+        task("force in check mode", {"check_mode": True}, force=True),
+        task("other key", business_public_key_path=None, business_public_key=other_key.public),
+        # Of whom nothing is on record: the same number, the same API host, but other records. Refused, so not registered.
+        task("other account", sid="HXAP16OTHER"),
+        known("known", key.fingerprint),
+        known("known in upper case", key.fingerprint.upper().replace(":", "")),
+        known("known, and of any age", key.fingerprint, cache_valid_time=0),
+        known("known, and forced", key.fingerprint, force=True),
+        known("another is known", other_key.fingerprint),
+    ]
+    mine, theirs = key.fingerprint, other_key.fingerprint
+    expected = {
+        "first": ("absent", None, 1),
+        "again": ("up_to_date", mine, 0),
+        "fresh": ("up_to_date", mine, 0),
+        "old": ("expired", mine, 1),
+        "force": ("forced", mine, 1),
+        "force as text": ("forced", mine, 1),
+        "force in check mode": ("forced", mine, 0),
+        "other key": ("different", mine, 1),
+        "other account": ("absent", None, 1),  # a record of its own
+        "known": ("up_to_date", mine, 0),
+        "known in upper case": ("up_to_date", mine, 0),
+        "known, and of any age": ("up_to_date", mine, 0),
+        "known, and forced": ("forced", mine, 1),
+        "another is known": ("different", theirs, 1),
+    }
+    if door == MODULE_DOOR:  # a process each
+        few = ("first", "fresh", "old", "other key", "known, and forced")
+        expected = {name: outcome for name, outcome in expected.items() if name in few}
+    run = playbooks.run_tasks([task for task in tasks if task["name"] in expected])
+    assert_door(run, door)
+    results = {name: run.one(name) for name in expected}
+    assert {name: (r["reason"], r["previous_fingerprint"], r["attempts"]) for name, r in results.items()} == expected
+    assert simulator.registered() == {SID: {number: theirs, unknown: mine}}
+    assert not untouched.exists()
+
+
+def test_records_that_cannot_be_read_or_written(playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: str) -> None:
+    number, refused = new_number(), new_number()
+    cache, in_its_place = playbooks.folder / "records", playbooks.folder / "file"
+    in_its_place.write_text("not a folder\n")
+
+    def task(name: str, **options: Any) -> dict[str, Any]:
+        options = {"phone_number": number, "cache_path": str(cache), **options}
+        return playbooks.task(name, door, business_public_key=key.public, **options)
+
+    run = playbooks.run_tasks([task("first"), task("no folder", phone_number=refused, cache_path=str(in_its_place))])
+    assert_door(run, door)
+    assert_messages(run, {"no folder": ("cache_path", str(in_its_place), "known_fingerprint")})
+    assert simulator.count() == 1  # nothing that could not be put on record was sent
+    assert in_its_place.read_text() == "not a folder\n"
+
+    [record] = cache.glob("*.json")
+    good = record.read_bytes()
+    record.write_bytes(good[:40])
+    run = playbooks.run_tasks([task("check"), task("repaired")], "--check")
+    assert run.one("check")["reason"] == "unreadable"
+    assert record.read_bytes() == good[:40]
+    run = playbooks.run_tasks([task("repaired"), task("afterwards")])
+    result = run.one("repaired")
+    assert (result["changed"], result["reason"], result["previous_fingerprint"]) == (True, "unreadable", None)
+    assert len(result["warnings"]) == 1
+    assert "[WARNING]: The record does not count, so the key is registered again" in run.text
+    assert run.one("afterwards")["reason"] == "up_to_date"
+    assert simulator.count() == 2
+
+
+def test_keys_that_the_api_does_not_take_are_refused(
+    playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair, door: str
+) -> None:
+    private = playbooks.inputs / "private.pem"
+    private.write_text(key.private)
+    certificate = openssl("req", "-x509", "-key", private, "-subj", "/CN=test", "-days", "1")
+    keys = {
+        "1024 bits": (KeyPair.make("RSA", "rsa_keygen_bits:1024").public, ["RSA with 1024 bits", "openssl genpkey"]),
+        "elliptic curve": (KeyPair.make("EC", "ec_paramgen_curve:P-256").public, ["of the kind EC", "openssl genpkey"]),
+        "certificate": (certificate, ["a certificate", "openssl x509"]),
+        "PKCS#1": (openssl("rsa", "-in", private, "-RSAPublicKey_out"), ["PKCS#1", "openssl rsa -RSAPublicKey_in"]),
+        "two keys": (key.public + other_key.public, ["2 PEM blocks"]),
+        "junk": ("not a key at all", ["no PEM"]),
+        "private key": (key.private, ["a PRIVATE key", "openssl pkey -in private.pem -pubout"]),
+        "private key after a public one": (key.public + key.private, ["a PRIVATE key"]),
+        "private key under a wrong label": (key.private.replace("PRIVATE", "PUBLIC"), ["a PRIVATE key"]),
+        "encrypted private key": (
+            openssl("pkcs8", "-topk8", "-in", private, "-passout", "pass:Some-Passphrase"),
+            ["a PRIVATE key"],
+        ),
+    }
+    tasks = []
+    for number, (name, (text, _)) in enumerate(keys.items()):
+        if door == MODULE_DOOR and name not in ("1024 bits", "private key", "private key after a public one"):
+            continue
+        # Every second one by way of a file.
+        options: dict[str, str] = {"business_public_key": text}
+        if number % 2:
+            file = playbooks.inputs / f"bad{number}.pem"
+            file.write_text(text)
+            options = {"business_public_key_path": str(file)}
+        tasks.append(playbooks.task(name, door, phone_number=new_number(), **options))
+    # As a form of one line gives it.
+    one_line = key.private.replace("\n", "\\n")
+    tasks.append(playbooks.task("one line", door, phone_number=new_number(), business_public_key=one_line))
+    keys["one line"] = (one_line, ["a PRIVATE key"])
+    run = playbooks.run_tasks(tasks, "-vvvv", "--diff")
+    # Not how often: what is wrong need not come as far as to a process.
+    assert ("kaleyra_flows_encryption" in run.modules) == (door == MODULE_DOOR)
+    assert_messages(run, {task["name"]: tuple(keys[task["name"]][1]) for task in tasks})
+    assert simulator.count() == 0
+    secrets = [*secret_lines(key.private), *secret_lines(keys["encrypted private key"][0])]
+    assert_nowhere(secrets, {"the output": run.output, "the results": repr(run.outcomes), **playbooks.leftovers()})

@@ -1,0 +1,404 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The role: one key pair for all that share it, and its public key registered for each number."""
+
+from __future__ import annotations
+
+import stat
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from functional._runs import API_KEY, SID, WA_400, KeyPair, Playbooks, Run, fingerprint_of, new_number, openssl
+from simulator.client import Simulator
+
+ROLE = "kaleyra.whatsapp.flows_encryption"
+MAKE = "Make the private key"
+REGISTER = "Register the public key of each number"
+SUM_UP = "Sum up what was done"
+
+Play = dict[str, Any]
+
+
+def account(simulator: Simulator) -> dict[str, str]:
+    return {
+        "flows_encryption_api_url": simulator.url,
+        "flows_encryption_sid": SID,
+        "flows_encryption_api_key": API_KEY,
+    }
+
+
+def fleet(simulator: Simulator, hosts: Mapping[str, Mapping[str, Any]], **variables: Any) -> dict[str, Any]:
+    """An inventory of numbers, which nobody can connect to: all work is delegated."""
+    hosts = {host: dict(of_host) for host, of_host in hosts.items()}
+    of_all = {**account(simulator), **{f"flows_encryption_{name}": value for name, value in variables.items()}}
+    return {"all": {"hosts": hosts, "vars": of_all}}
+
+
+def play(**keywords: Any) -> list[Play]:
+    return [{"hosts": "all", "gather_facts": False, "roles": [ROLE], **keywords}]
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def public_of(private: Path, passphrase: str = "") -> str:
+    """The public key as openssl sees it; fails for anything but a private key."""
+    return openssl("pkey", "-in", private, "-passin", f"pass:{passphrase}", "-pubout")
+
+
+def of_numbers(run: Run) -> list[dict[str, Any]]:
+    """The outcome of each number, over all hosts."""
+    return [number for outcome in run.of(REGISTER) for number in outcome.result["numbers"]]
+
+
+def reasons(run: Run) -> dict[str, str]:
+    return {number["phone_number"]: number["reason"] for number in of_numbers(run)}
+
+
+def keys_made(run: Run) -> int:
+    """How many times a private key was made, over all hosts and paths."""
+    return sum(outcome.facts["changed"] for outcome in run.of(MAKE))
+
+
+MANNERS: dict[str, Any] = {
+    "roles": [{"hosts": "all", "gather_facts": False, "roles": [ROLE]}],
+    # This one gathers facts, from hosts that are there.
+    "include_role": [
+        {
+            "hosts": "all",
+            "gather_facts": True,
+            "vars": {"ansible_connection": "local"},
+            "tasks": [{"name": "Include", "ansible.builtin.include_role": {"name": ROLE}}],
+        }
+    ],
+    "import_role": [
+        {"hosts": "all", "gather_facts": False, "tasks": [{"name": "Import", "ansible.builtin.import_role": {"name": ROLE}}]}
+    ],
+    "playbook": "kaleyra.whatsapp.flows_encryption",
+}
+
+
+# That nothing changes later is the same for all manners: it is tried with the most usual two.
+LATER_RUNS: dict[str, list[list[str]]] = {"roles": [["--check"], []], "playbook": [[]]}
+
+
+@pytest.mark.parametrize("manner", MANNERS)
+def test_check_real_check_real_however_the_role_is_used(playbooks: Playbooks, simulator: Simulator, manner: str) -> None:
+    """Numbers as hosts, with and without plus, and as a list on a host, in an INI inventory as people write it."""
+    plus, digits, one, two = (new_number() for _ in range(4))
+    private = playbooks.folder / "keys/flows/private.pem"
+    cache = playbooks.folder / "records"
+    variables = {
+        **account(simulator),
+        "flows_encryption_private_key_path": str(private),
+        "flows_encryption_cache_path": str(cache),
+    }
+    inventory = (
+        f"{plus}\n{digits.removeprefix('+')}\n"
+        f"""shops flows_encryption_phone_numbers='["{one}", "{two[:3]} {two[3:]}"]'\n"""
+        "[all:vars]\n" + "".join(f"{name}={value}\n" for name, value in variables.items())
+    )
+    hosts = {plus, digits.removeprefix("+"), "shops"}
+
+    run = playbooks.run(MANNERS[manner], inventory, "--check", "--diff")
+    assert run.rc == 0, run.output
+    assert {host for host, counts in run.recap.items() if counts["changed"]} == hosts
+    said = " ".join(o.facts["msg"] for o in run.outcomes if o.action.endswith("debug") and o.status == "ok")
+    for part in (str(private), plus, digits.removeprefix("+"), one, f"{two[:3]} {two[3:]}"):
+        assert part in said
+    assert simulator.count() == 0
+    assert not (playbooks.folder / "keys").exists()
+    assert not cache.exists()
+
+    run = playbooks.run(MANNERS[manner], inventory, "--diff")
+    assert run.rc == 0, run.output
+    assert len(run.of(MAKE)) == keys_made(run) == 1
+    assert reasons(run) == dict.fromkeys((plus, digits, one, two), "absent")
+    assert len(run.of(REGISTER)) == 3  # one task for a host, however many numbers it has
+    assert simulator.count() == 4
+    # What is on disk, as the file system and openssl see it.
+    assert private.read_text().startswith("-----BEGIN PRIVATE KEY-----\n")
+    assert "Private-Key: (2048 bit" in openssl("pkey", "-in", private, "-noout", "-text")
+    assert (mode(private), mode(private.parent)) == (0o600, 0o700)
+    public = private.with_name("private.pub.pem")
+    assert public.read_text() == public_of(private)
+    fingerprint = fingerprint_of(public.read_text())
+    assert simulator.registered() == {SID: dict.fromkeys((plus, digits, one, two), fingerprint)}
+    content = private.read_bytes()
+
+    for arguments in LATER_RUNS.get(manner, ()):
+        run = playbooks.run(MANNERS[manner], inventory, "--diff", *arguments)
+        assert run.rc == 0, run.output
+        assert run.changed() == 0, run.output
+        assert reasons(run) == dict.fromkeys((plus, digits, one, two), "up_to_date")
+        assert simulator.count() == 4
+        assert private.read_bytes() == content
+
+
+def test_one_key_with_limit_then_serial(playbooks: Playbooks, simulator: Simulator) -> None:
+    numbers = [new_number() for _ in range(3)]
+    private = playbooks.folder / "private.pem"
+    inventory = fleet(simulator, dict.fromkeys(numbers, {}), private_key_path=str(private))
+
+    run = playbooks.run(play(), inventory, "--limit", numbers[2])
+    assert run.rc == 0, run.output
+    assert len(run.of(MAKE)) == keys_made(run) == 1
+    fingerprint = fingerprint_of(public_of(private))
+    assert simulator.registered() == {SID: {numbers[2]: fingerprint}}
+
+    # From nothing again, host after host: the first batch makes the key, the others find it.
+    private.unlink()
+    run = playbooks.run(play(serial=1), inventory)
+    assert run.rc == 0, run.output
+    assert len(run.of(MAKE)) == keys_made(run) == 1
+    new = fingerprint_of(public_of(private))
+    assert new != fingerprint
+    assert simulator.registered() == {SID: dict.fromkeys(numbers, new)}
+
+
+def test_one_key_where_all_hosts_are_at_work_at_once(playbooks: Playbooks, simulator: Simulator) -> None:
+    numbers = [new_number() for _ in range(8)]
+    private = playbooks.folder / "keys/private.pem"
+    inventory = fleet(simulator, dict.fromkeys(numbers, {}), private_key_path=str(private))
+    run = playbooks.run(play(strategy="ansible.builtin.free"), inventory, "--forks", "8")
+    assert run.rc == 0, run.output
+    assert keys_made(run) == 1
+    fingerprint = fingerprint_of(public_of(private))
+    assert fingerprint_of(private.with_name("private.pub.pem").read_text()) == fingerprint
+    assert simulator.registered() == {SID: dict.fromkeys(numbers, fingerprint)}
+    assert simulator.count() == 8
+
+
+def test_groups_with_key_pairs_of_their_own_cost_one_generation_each(playbooks: Playbooks, simulator: Simulator) -> None:
+    groups = {name: [new_number() for _ in range(3)] for name in ("india", "italy")}
+    privates = {name: playbooks.folder / f"{name}.pem" for name in groups}
+    inventory: dict[str, Any] = fleet(simulator, {})
+    inventory["all"]["children"] = {
+        name: {
+            "hosts": dict.fromkeys(numbers, {}),
+            "vars": {"flows_encryption_private_key_path": str(privates[name])},
+        }
+        for name, numbers in groups.items()
+    }
+    run = playbooks.run(play(), inventory, "--forks", "6")
+    assert run.rc == 0, run.output
+    # Not skipped, whether it changed anything or not.
+    assert Counter(outcome.facts["changed"] for outcome in run.of(MAKE)) == {True: 2}
+    assert run.modules.count("openssl_privatekey") == 2
+    fingerprints = {name: fingerprint_of(public_of(private)) for name, private in privates.items()}
+    assert fingerprints["india"] != fingerprints["italy"]
+    assert simulator.registered() == {SID: {number: fingerprints[name] for name, numbers in groups.items() for number in numbers}}
+
+
+def test_two_plays_and_two_key_pairs_in_one_run(playbooks: Playbooks, simulator: Simulator) -> None:
+    """Hosts of a later play share the pair of an earlier one, and one host can use the role twice."""
+    first, second, other = (new_number() for _ in range(3))
+    private, another = playbooks.folder / "private.pem", playbooks.folder / "another.pem"
+    inventory = fleet(simulator, {first: {}, second: {}}, private_key_path=str(private))
+    included = {
+        "name": "Again, with another pair and number",
+        "ansible.builtin.include_role": {"name": ROLE},
+        "vars": {"flows_encryption_private_key_path": str(another), "flows_encryption_phone_numbers": [other]},
+    }
+    again = {"name": "As before", "ansible.builtin.include_role": {"name": ROLE}}
+    plays = [
+        {"hosts": first, "gather_facts": False, "roles": [ROLE]},
+        {"hosts": second, "gather_facts": False, "roles": [ROLE], "tasks": [included, again]},
+    ]
+    run = playbooks.run(plays, inventory)
+    assert run.rc == 0, run.output
+    assert keys_made(run) == 2
+    assert run.modules.count("openssl_privatekey") == 2  # what is there is not made again
+    fingerprint = fingerprint_of(public_of(private))
+    assert simulator.registered() == {SID: {first: fingerprint, second: fingerprint, other: fingerprint_of(public_of(another))}}
+    assert simulator.count() == 3
+
+
+def test_passphrase_format_mode_and_an_existing_folder(playbooks: Playbooks, simulator: Simulator) -> None:
+    passphrase, folder = new_number(), new_number()
+    keys = {name: playbooks.folder / name / "private.pem" for name in ("passphrase", "folder")}
+    keys["folder"].parent.mkdir(mode=0o755)
+    public = playbooks.folder / "elsewhere.pem"
+    inventory = fleet(
+        simulator,
+        {
+            passphrase: {
+                "flows_encryption_private_key_path": str(keys["passphrase"]),
+                "flows_encryption_private_key_passphrase": "Open Sesame!",
+            },
+            folder: {
+                "flows_encryption_private_key_path": str(keys["folder"]),
+                "flows_encryption_private_key_format": "pkcs1",
+                "flows_encryption_private_key_mode": "0640",
+                "flows_encryption_public_key_path": str(public),
+                # As credential forms give what was left blank.
+                "flows_encryption_private_key_passphrase": "",
+                "flows_encryption_private_key_owner": "",
+                "flows_encryption_cache_path": "",
+                "flows_encryption_force": "",
+            },
+        },
+    )
+    run = playbooks.run(play(), inventory)
+    assert run.rc == 0, run.output
+    assert keys["passphrase"].read_text().startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----\n")
+    assert keys["folder"].read_text().startswith("-----BEGIN RSA PRIVATE KEY-----\n")
+    assert (mode(keys["folder"]), mode(keys["folder"].parent)) == (0o640, 0o755)
+    assert public.read_text() == public_of(keys["folder"])
+    assert simulator.registered() == {
+        SID: {
+            passphrase: fingerprint_of(public_of(keys["passphrase"], "Open Sesame!")),
+            folder: fingerprint_of(public.read_text()),
+        }
+    }
+    run = playbooks.run(play(), inventory)
+    assert (run.rc, run.changed()) == (0, 0), run.output
+
+
+def test_an_existing_private_key_is_kept_byte_for_byte(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
+    existing = {
+        "other format": openssl("pkey", "-traditional", stdin=key.private),
+        "4096 bits": KeyPair.make("RSA", "rsa_keygen_bits:4096").private,
+        "elliptic curve": KeyPair.make("EC", "ec_paramgen_curve:P-256").private,
+        "wrong passphrase": openssl("pkey", "-aes256", "-passout", "pass:The Right One", stdin=key.private),
+        "no key": "this is not a key\n",
+    }
+    passphrases = {"wrong passphrase": "The Wrong One"}
+    numbers = {name: new_number() for name in existing}
+    paths = {}
+    for name, text in existing.items():
+        paths[name] = playbooks.inputs / f"{name}.pem"
+        paths[name].write_text(text)
+    hosts = {
+        number: {
+            "flows_encryption_private_key_path": str(paths[name]),
+            "flows_encryption_private_key_passphrase": passphrases.get(name, ""),
+        }
+        for name, number in numbers.items()
+    }
+    good = ("other format",)
+    run = playbooks.run(play(), fleet(simulator, hosts), "--forks", "5")
+    assert {name: path.read_text() for name, path in paths.items()} == existing
+    assert run.failed() == {number for name, number in numbers.items() if name not in good}, run.output
+    assert simulator.registered() == {SID: {numbers[name]: key.fingerprint for name in good}}
+    assert simulator.count() == 1
+    messages = {
+        name: " ".join(str(o.result.get("msg")) for o in run.outcomes if o.status == "failed" and o.host == number)
+        for name, number in numbers.items()
+    }
+    assert "RSA with 4096 bits" in messages["4096 bits"]
+    assert "of the kind EC" in messages["elliptic curve"]
+    assert "passphrase" in messages["wrong passphrase"].lower()
+    assert "key" in messages["no key"].lower()
+
+
+def test_a_key_made_elsewhere_and_one_number_that_is_refused(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
+    """No pair is made then; what is refused fails alone, and is alone in being sent again."""
+    good, bad, in_list, bad_in_list, last = (new_number() for _ in range(5))
+    hosts: dict[str, dict[str, Any]] = {
+        bad: {},
+        good: {},
+        "shops": {"flows_encryption_phone_numbers": [bad_in_list, in_list, last]},
+    }
+    # Account by the controller's environment.
+    inventory = {"all": {"hosts": hosts, "vars": {"flows_encryption_public_key": key.public.replace("\n", "\r\n")}}}
+    env = {"KALEYRA_API_URL": simulator.url, "KALEYRA_SID": SID, "KALEYRA_API_KEY": API_KEY, "KALEYRA_POD": ""}
+    simulator.faults({bad: [WA_400], bad_in_list: [WA_400]})
+    run = playbooks.run(play(), inventory, env=env)
+    assert run.failed() == {bad, "shops"}
+    assert {number["phone_number"] for number in of_numbers(run) if "failed" in number} == {bad, bad_in_list}
+    messages = {outcome.host: outcome.result["msg"] for outcome in run.of(REGISTER) if outcome.status == "failed"}
+    assert messages[bad].startswith(f"The key of {bad} was not registered: ")
+    assert messages["shops"].startswith(f"1 of 3 numbers failed. The key of {bad_in_list} was not registered: ")
+    assert not [name for name in run.modules if name.startswith("openssl")]
+    assert simulator.registered() == {SID: dict.fromkeys((good, in_list, last), key.fingerprint)}
+    assert simulator.count() == 5
+
+    run = playbooks.run(play(), inventory, env=env)
+    assert run.rc == 0, run.output
+    assert {number["phone_number"] for number in of_numbers(run) if number["changed"]} == {bad, bad_in_list}
+    assert simulator.registered() == {SID: dict.fromkeys((good, bad, in_list, bad_in_list, last), key.fingerprint)}
+    assert simulator.count() == 7
+
+
+def test_a_first_host_that_fails_does_not_stop_those_that_share_its_key(playbooks: Playbooks, simulator: Simulator) -> None:
+    broken, second, third = (new_number() for _ in range(3))
+    private = playbooks.folder / "keys/private.pem"
+    hosts = {broken: {"flows_encryption_private_key_owner": "no-such-user"}, second: {}, third: {}}
+    inventory = fleet(simulator, hosts, private_key_path=str(private))
+    # One at a time, so that the first of the inventory is the first at work.
+    run = playbooks.run(play(), inventory, "--forks", "1")
+    assert run.failed() == {broken}, run.output
+    assert keys_made(run) in (1, 2)  # both that are left may make one, but only one is put in its place
+    assert mode(private) == 0o600
+    assert simulator.registered() == {SID: dict.fromkeys((second, third), fingerprint_of(public_of(private)))}
+    # What the first host left behind is as private as what a good one would have made.
+    assert mode(private.parent) == 0o700
+
+
+def test_what_is_missing_is_named(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
+    no_path, empty_path, no_number, no_account, bad_pod = (new_number() for _ in range(5))
+    public = {"flows_encryption_public_key": key.public}
+    inventory = fleet(
+        simulator,
+        {
+            no_path: {},
+            empty_path: {"flows_encryption_private_key_path": "", "flows_encryption_public_key": ""},
+            "shops": public,
+            no_account: {**public, "flows_encryption_sid": "", "flows_encryption_api_key": ""},
+            bad_pod: {**public, "flows_encryption_pod": "asia"},
+        },
+    )
+    for arguments in (["--check"], []):
+        run = playbooks.run(play(), inventory, *arguments)
+        assert run.failed() == {no_path, empty_path, "shops", no_account, bad_pod}
+        messages = {o.host: str(o.result["msg"]) for o in run.outcomes if o.status == "failed" and "results" not in o.result}
+        for host in (no_path, empty_path):
+            assert "flows_encryption_private_key_path" in messages[host]
+            assert "flows_encryption_public_key" in messages[host]
+        assert "phone_number 'shops' is not a number in E.164" in messages["shops"]
+        assert "missing required arguments: api_key, sid" in messages[no_account]
+        assert "validation" in messages[bad_pod].lower()
+    assert simulator.count() == 0
+
+
+def test_the_summary_counts_all_numbers_of_the_play_in_one_line(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
+    good, bad, last = (new_number() for _ in range(3))
+    shops = {"flows_encryption_phone_numbers": [new_number(), "junk", new_number()]}
+    # Fails before it comes to its number.
+    broken = {"flows_encryption_public_key": ""}
+    inventory = fleet(simulator, {bad: {}, good: {}, "shops": shops, "broken": broken, last: {}}, public_key=key.public, summary="yes")
+    simulator.faults({bad: [WA_400]})
+
+    def said(run: Run) -> list[str]:
+        return [outcome.result["msg"] for outcome in run.of(SUM_UP) if outcome.status == "ok"]
+
+    run = playbooks.run(play(), inventory, "--check")
+    assert said(run) == [
+        f"6 numbers: 5 would change, 0 unchanged, 1 failed. Key {key.fingerprint}: 5. No number was tried on broken."
+    ]
+    run = playbooks.run(play(), inventory)
+    assert said(run) == [f"6 numbers: 4 changed, 0 unchanged, 2 failed. Key {key.fingerprint}: 4. No number was tried on broken."]
+    assert run.failed() == {bad, "shops", "broken"}
+    # After each batch; the first one without a good host ends the play.
+    run = playbooks.run(play(serial=2), inventory)
+    assert said(run) == [
+        f"2 numbers: 1 changed, 1 unchanged, 0 failed. Key {key.fingerprint}: 2.",
+        f"5 numbers: 1 changed, 3 unchanged, 1 failed. Key {key.fingerprint}: 4. No number was tried on broken.",
+    ]
+    good_ones = "all:!shops:!broken"
+    run = playbooks.run(play(strategy="ansible.builtin.free"), inventory, "--limit", good_ones)
+    # By the last host, and by those that were done at the same moment.
+    assert {*said(run)} == {f"3 numbers: {run.changed()} changed, {3 - run.changed()} unchanged, 0 failed. Key {key.fingerprint}: 3."}
+
+    # Nobody says it who was not asked to.
+    inventory["all"]["vars"]["flows_encryption_summary"] = ""
+    run = playbooks.run(play(), inventory, "--limit", good_ones)
+    assert run.rc == 0, run.output
+    assert not any(outcome.task == SUM_UP for outcome in run.outcomes)

@@ -1,0 +1,214 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Rotation through real runs: an endpoint of another making, a phone that keeps sending, keys made by openssl's own tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from endpoint.client import Phone
+from functional._rotation import AFTER, DAY, World
+from functional._runs import WA_400, Playbooks, fingerprint_of, openssl
+
+from simulator.client import Simulator
+
+
+@pytest.fixture
+def world(playbooks: Playbooks, simulator: Simulator, tmp_path: Path) -> Iterator[World]:
+    made = World(playbooks, simulator, tmp_path)
+    with made.endpoint:
+        made.register()
+        yield made
+
+
+def test_rotation_in_four_runs(world: World) -> None:
+    """Check, real, check, real: the first two tell of a rotation, the last two of nothing to do."""
+    old, requests, files = world.fingerprint(world.current), world.simulator.count(), world.files()
+
+    checked = world.rotate("--check", "--diff")
+    assert checked.rc == 0, checked.output
+    assert "A rotation begins" in checked.text
+    assert (world.files(), world.simulator.count(), world.carried()) == (files, requests, [old, old])
+
+    done = world.rotate("--diff")
+    assert done.rc == 0, done.output
+    new = world.fingerprint(world.current)
+    assert new != old and world.fingerprint(world.previous) == old
+    assert world.carried() == [new, new]
+    assert world.files() == AFTER
+    assert "The next key is promoted" in done.text
+    assert (world.keys / "private.pub.pem").read_text() == openssl("pkey", "-in", world.current, "-pubout")
+    assert (world.keys / "private.previous.pub.pem").read_text() == openssl("pkey", "-in", world.previous, "-pubout")
+    assert {path.stat().st_mode & 0o777 for path in (world.current, world.previous)} == {0o600}
+
+    requests = world.simulator.count()
+    for args in (["--check", "--diff"], []):
+        again = world.rotate(*args)
+        assert again.rc == 0 and again.changed() == 0, again.output
+        assert "still kept" in again.text
+        assert (world.files(), world.simulator.count(), world.carried()) == (AFTER, requests, [new, new])
+
+
+def test_the_next_key_is_registered_only_when_the_endpoint_holds_both(world: World) -> None:
+    old, requests = world.fingerprint(world.current), world.simulator.count()
+    # The current key alone, then the next one alone.
+    run = world.rotate(**world.deploy_nothing())
+    assert run.failed() == set(world.numbers), run.output
+    assert "HTTP 421" in run.text and "No key was registered in this run." in run.text
+    next_key = world.fingerprint(world.next)
+    world.endpoint.hold([world.next])
+    world.endpoint.reload()
+    run = world.rotate(**world.deploy_nothing())
+    assert run.failed() == set(world.numbers), run.output
+    assert (world.simulator.count(), world.carried()) == (requests, [old, old])
+
+    assert world.rotate().rc == 0
+    assert world.carried() == [next_key, next_key] and world.fingerprint(world.current) == next_key
+
+
+def test_numbers_that_fail_leave_the_rotation_to_be_resumed(world: World) -> None:
+    old = world.fingerprint(world.current)
+    world.simulator.faults({world.numbers[0]: [WA_400]})
+    run = world.rotate()
+    assert run.failed() == {world.numbers[0]}, run.output
+    next_key = world.fingerprint(world.next)
+    assert world.carried() == [old, next_key] and world.fingerprint(world.current) == old
+    assert "not promoted yet" in run.text and f"without the key in this run: {world.numbers[0]}" in run.text
+    # Both keys are still served.
+    served = {world.fingerprint(Path(path)) for path in world.endpoint.keys.read_text().split()}
+    assert served == {old, next_key}
+
+    run = world.rotate()
+    assert run.rc == 0 and "goes on with the next key that is there" in run.text, run.output
+    assert world.carried() == [next_key, next_key] and world.fingerprint(world.current) == next_key
+    assert world.files() == AFTER
+
+
+def test_numbers_outside_the_run_keep_the_next_key_from_being_promoted(world: World) -> None:
+    """Left out by --limit, or missing in the inventory while a record says that they carry the current key."""
+    old = world.fingerprint(world.current)
+    run = world.rotate("--limit", world.numbers[0])
+    assert run.rc == 0 and "this run is limited" in run.text, run.output
+    next_key = world.fingerprint(world.next)
+    assert world.carried() == [next_key, old]
+
+    everyone = world.numbers
+    world.numbers = everyone[:1]
+    run = world.rotate()
+    assert run.rc == 0 and f"may still carry the other key (register them, or remove the records of numbers that are gone): {everyone[1]}" in run.text
+    assert world.fingerprint(world.current) == old
+
+    world.numbers = everyone
+    assert world.rotate().rc == 0
+    assert world.carried() == [next_key, next_key] and world.fingerprint(world.current) == next_key
+
+
+def test_the_previous_key_is_removed_after_its_time(world: World) -> None:
+    world.rotate()
+    new = world.fingerprint(world.current)
+    assert world.rotate().changed() == 0
+    world.age(world.keys / "private.previous.pub.pem", 8 * DAY)
+    # Not while a number may carry it, whose registration has not been confirmed for example.
+    record = next(path for path in (world.folder / "records").glob("*.json") if world.numbers[0] in path.name)
+    confirmed = record.read_text()
+    record.write_text("spoiled")
+    everyone, world.numbers = world.numbers, world.numbers[1:]
+    run = world.rotate()
+    assert run.rc == 0 and "The previous key is not removed yet" in run.text and world.files() == AFTER, run.output
+    record.write_text(confirmed)
+    world.numbers = everyone
+
+    for args in (["--check"], []):
+        run = world.rotate(*args)
+        assert run.rc == 0 and "previous key is removed" in run.text, run.output
+    assert world.files() == {"private.pem", "private.pub.pem"}
+    assert world.endpoint.keys.read_text().split() == [str(world.current)]
+    for args in (["--check"], []):
+        run = world.rotate(*args)
+        assert run.rc == 0 and run.changed() == 0 and "younger than" in run.text, run.output
+    assert world.carried() == [new, new]
+
+
+def test_the_previous_key_is_removed_on_demand_or_at_once(world: World) -> None:
+    world.rotate()
+    first = world.fingerprint(world.current)
+    run = world.rotate(flows_encryption_retire_previous="yes", flows_encryption_rotate_after=0)
+    assert run.rc == 0 and world.files() == {"private.pem", "private.pub.pem"}, run.output
+    assert world.fingerprint(world.current) == first  # no new rotation has begun in that run
+
+    run = world.rotate(flows_encryption_rotate_after="0", flows_encryption_keep_previous="0s")
+    assert run.rc == 0 and world.files() == {"private.pem", "private.pub.pem"}, run.output
+    assert world.fingerprint(world.current) != first and world.carried() == [world.fingerprint(world.current)] * 2
+
+
+def test_a_young_key_is_not_rotated(world: World) -> None:
+    old = world.fingerprint(world.current)
+    run = world.rotate(flows_encryption_rotate_after="90d")
+    assert run.rc == 0 and run.changed() == 0 and "younger than flows_encryption_rotate_after (90d)" in run.text
+    assert world.files() == {"private.pem", "private.pub.pem"} and world.carried() == [old, old]
+    run = world.rotate(flows_encryption_rotate_after="soon")
+    assert run.failed() == set(world.numbers) and "durations like 7d" in run.text
+
+
+def test_a_key_made_elsewhere_is_rotated_without_files(world: World) -> None:
+    old = world.fingerprint(world.current)
+    elsewhere = world.folder / "elsewhere.pem"
+    openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", elsewhere)
+    new, files = world.fingerprint(elsewhere), world.files()
+    keys = {
+        "flows_encryption_public_key": openssl("pkey", "-in", elsewhere, "-pubout"),
+        "flows_encryption_previous_public_key": openssl("pkey", "-in", world.current, "-pubout"),
+        "flows_encryption_private_key_path": "",
+        **world.deploy_nothing(),
+    }
+    run = world.rotate(**keys)
+    assert run.failed() == set(world.numbers) and world.carried() == [old, old], run.output
+    world.endpoint.hold([world.current, elsewhere])
+    world.endpoint.reload()
+    for args, changed in ((["--check"], 2), ([], 2), (["--check"], 0), ([], 0)):
+        run = world.rotate(*args, **keys)
+        assert run.rc == 0 and run.changed() == changed, run.output
+    assert world.carried() == [new, new] and world.files() == files
+
+
+@pytest.mark.parametrize("keywords", [{"serial": 1}, {"strategy": "free"}], ids=["serial", "free"])
+def test_it_rotates_in_batches_and_with_the_free_strategy(world: World, keywords: dict[str, Any]) -> None:
+    role = {"name": "kaleyra.whatsapp.flows_encryption", "tasks_from": "rotate"}
+    play = {"hosts": "all", "gather_facts": False, "tasks": [{"ansible.builtin.include_role": role}], **keywords}
+    old = world.fingerprint(world.current)
+    for _ in range(2):  # with the free strategy, the host that finishes may be ahead of the others; the next run does the rest
+        run = world.playbooks.run([play], world.inventory())
+        assert run.rc == 0, run.output
+    new = world.fingerprint(world.current)
+    assert new != old and world.carried() == [new, new] and world.files() == AFTER
+
+
+def test_no_message_is_lost_while_the_key_is_rotated_under_load(playbooks: Playbooks, simulator: Simulator, tmp_path: Path) -> None:
+    """Phones keep the public key that they know until the endpoint answers 421; also while the previous key is removed."""
+    world = World(playbooks, simulator, tmp_path, passphrase="open sesame")
+    world.variables["flows_encryption_private_key_passphrase"] = "open sesame"
+    pems: dict[str, str] = {}
+
+    def registered_now() -> str:
+        for path in world.keys.glob("*.pub.pem"):
+            if path.read_text():
+                pems[fingerprint_of(path.read_text())] = path.read_text()
+        return pems[world.carried()[0]]
+
+    with world.endpoint:
+        world.register()
+        with Phone(world.endpoint.url, registered_now) as cached, Phone(world.endpoint.url, registered_now) as other:
+            assert world.rotate().rc == 0
+            assert cached.fetched == 0  # the endpoint held the key that it knows all the time
+            sent = cached.sent
+            run = world.rotate(flows_encryption_retire_previous=True)
+            assert run.rc == 0, run.output
+            other.send("one more")
+    assert cached.lost == other.lost == []
+    assert sent > 20 and cached.fetched == other.fetched == 1
+    print(f"{cached.sent + other.sent} messages, none lost")

@@ -1,0 +1,297 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the tests of the core share: real keys made by OpenSSL, the simulator, other processes, odd little servers."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.configuration import set_hypothesis_home_dir
+
+from simulator.client import Simulator
+
+# What it keeps of the characters and constants that it has seen does not belong into the checkout, nor does a database.
+set_hypothesis_home_dir(os.path.join(tempfile.gettempdir(), "hypothesis"))
+# No deadline, since two busy cores make any of them wrong.
+# Fixtures are shared by the examples on purpose: they are constants.
+settings.register_profile(
+    "core", database=None, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+settings.load_profile("core")
+
+SID = "HXAP16TESTING97IN"
+CLOSED_SID = "HXAP16CLOSED097IN"  # an account that may not use the API
+API_KEY = "A0b1C2d3E4+/f5G6=h7"
+NUMBER = "+919876543210"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the machine's own settings counts, nor do they reach the processes that a test starts."""
+    for name in list(os.environ):
+        if name.startswith("KALEYRA_") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    for name in ("NETRC", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+# --- the API ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def _simulator() -> Iterator[Simulator]:
+    with Simulator({SID: API_KEY, CLOSED_SID: {"api_key": API_KEY, "available": False}}) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def simulator(_simulator: Simulator) -> Simulator:
+    """The API, as if just started."""
+    _simulator.reset()
+    return _simulator
+
+
+@pytest.fixture
+def params(simulator: Simulator, tmp_path: Path, public_pem: Callable[[str], str]) -> Callable[..., dict[str, Any]]:
+    """All of the module's options, those that matter to the test given by name."""
+
+    def make(**given: Any) -> dict[str, Any]:
+        options = {
+            "pod": None,
+            "api_url": simulator.url,
+            "sid": SID,
+            "api_key": API_KEY,
+            "phone_number": None if "phone_numbers" in given else NUMBER,
+            "phone_numbers": None,
+            "business_public_key": public_pem("rsa-2048"),
+            "business_public_key_path": None,
+            "known_fingerprint": None,
+            "cache_path": str(tmp_path / "cache"),
+            "cache_valid_time": None,
+            "force": False,
+            "timeout": 20,
+            "retries": 0,
+            "concurrency": 8,
+            "max_requests_per_second": None,
+            "validate_certs": True,
+            "ca_path": None,
+        }
+        assert given.keys() <= options.keys()
+        return {**options, **given}
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def edit_record() -> Callable[..., None]:
+    """Change a record's fields, those that are `...` taken out, as if it had been written so."""
+
+    def edit(path: Path, changes: dict[str, Any]) -> None:
+        fields = {**json.loads(path.read_text()), **changes}
+        fields = {name: value for name, value in fields.items() if value is not ...}
+        if fields.pop("checksum", None) is not None:
+            fields["checksum"] = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+        path.write_text(json.dumps(fields))
+
+    return edit
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+# The long ones of more than two primes, which are found much sooner; the public key does not tell.
+_GENPKEY: dict[str, list[str]] = {
+    "rsa-2048": ["RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
+    "other-rsa-2048": ["RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
+    "rsa-2048-exponent-3": ["RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-pkeyopt", "rsa_keygen_pubexp:3"],
+    "rsa-1024": ["RSA", "-pkeyopt", "rsa_keygen_bits:1024"],
+    "rsa-2047": ["RSA", "-pkeyopt", "rsa_keygen_bits:2047"],
+    "rsa-3072": ["RSA", "-pkeyopt", "rsa_keygen_bits:3072", "-pkeyopt", "rsa_keygen_primes:3"],
+    "rsa-4096": ["RSA", "-pkeyopt", "rsa_keygen_bits:4096", "-pkeyopt", "rsa_keygen_primes:4"],
+    "rsa-pss": ["RSA-PSS", "-pkeyopt", "rsa_keygen_bits:2048"],
+    "rsa-pss-bound": [
+        *("RSA-PSS", "-pkeyopt", "rsa_keygen_bits:2048", "-pkeyopt", "rsa_pss_keygen_md:sha256"),
+        *("-pkeyopt", "rsa_pss_keygen_mgf1_md:sha256", "-pkeyopt", "rsa_pss_keygen_saltlen:32"),
+    ],
+    "ec": ["EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
+    "ed25519": ["ED25519"],
+    "x25519": ["X25519"],
+}
+
+
+def openssl(*arguments: str | Path, stdin: bytes = b"") -> bytes:
+    return subprocess.run(["openssl", *map(str, arguments)], input=stdin, capture_output=True, check=True).stdout
+
+
+@pytest.fixture(scope="session", name="openssl")
+def _openssl() -> Callable[..., bytes]:
+    """Run OpenSSL's own command and return what it prints."""
+    return openssl
+
+
+@pytest.fixture(scope="session")
+def private_key(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Path of a private key in PKCS#8 of that kind, made once a session, as RSA takes its time."""
+    folder = tmp_path_factory.mktemp("keys")
+
+    def make(kind: str) -> Path:
+        path = folder / f"{kind}.pem"
+        if not path.exists():
+            if kind == "dsa":
+                openssl("dsaparam", "-genkey", "-noout", "-out", path, "1024")
+            else:
+                openssl("genpkey", "-algorithm", *_GENPKEY[kind], "-out", path)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def public_pem(private_key: Callable[[str], Path]) -> Callable[[str], str]:
+    """The public key of that kind as OpenSSL writes it."""
+    made: dict[str, str] = {}
+
+    def make(kind: str) -> str:
+        if kind not in made:
+            made[kind] = openssl("pkey", "-in", private_key(kind), "-pubout").decode()
+        return made[kind]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def fingerprint(public_pem: Callable[[str], str]) -> Callable[[str], str]:
+    """The fingerprint of that key, as OpenSSL's commands give it."""
+    made: dict[str, str] = {}
+
+    def make(kind: str) -> str:
+        if kind not in made:
+            der = openssl("pkey", "-pubin", "-outform", "DER", stdin=public_pem(kind).encode())
+            made[kind] = openssl("dgst", "-sha256", "-c", stdin=der).decode().rpartition(" ")[2].strip()
+        return made[kind]
+
+    return make
+
+
+# --- other processes --------------------------------------------------------------------------------------------------
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start Python code in a process of its own, with arguments and a changed environment."""
+    with contextlib.ExitStack() as stack:
+
+        def start_one(code: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+            process = subprocess.Popen(
+                [sys.executable, "-c", code, *arguments],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **environment},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield start_one
+
+
+@pytest.fixture
+def run(start: Start) -> Callable[..., str]:
+    """Run Python code in a process of its own, and return what it printed."""
+
+    def run_one(code: str, *arguments: str, **environment: str) -> str:
+        process = start(code, *arguments, **environment)
+        stdout, stderr = process.communicate(timeout=60)
+        assert process.returncode == 0, stderr
+        return stdout
+
+    return run_one
+
+
+# --- odd servers ------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class OddServer:
+    """Answers each connection's first request with the same bytes. The simulator is no proxy, and has one certificate.
+
+    :param requests: what came, headers and body
+    """
+
+    host: str
+    port: int
+    requests: list[bytes] = dataclasses.field(default_factory=list)
+
+
+def _read_request(connection: socket.socket) -> bytes:
+    request = b""
+    while b"\r\n\r\n" not in request:
+        data = connection.recv(65536)
+        if not data:
+            return request
+        request += data
+    head, _, body = request.partition(b"\r\n\r\n")
+    length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
+    while len(body) < length:
+        data = connection.recv(65536)
+        if not data:
+            break
+        body += data
+    return head + b"\r\n\r\n" + body
+
+
+@pytest.fixture
+def odd_server() -> Iterator[Callable[..., OddServer]]:
+    """Start a server with the bytes that it answers, and with its certificate and key if it is to speak TLS."""
+    with contextlib.ExitStack() as stack:
+
+        def start_one(answer: bytes, certificate: Path | None = None) -> OddServer:
+            listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            server = OddServer("127.0.0.1", listening.getsockname()[1])
+            context = None
+            if certificate:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(certificate)
+
+            def serve(connection: socket.socket) -> None:
+                # A client that refuses the certificate, or has read enough, just goes.
+                with contextlib.suppress(OSError), connection:
+                    connection.settimeout(10)
+                    speaking = context.wrap_socket(connection, server_side=True) if context else connection
+                    with speaking:
+                        server.requests.append(_read_request(speaking))
+                        speaking.sendall(answer)
+
+            def accept() -> None:
+                while True:
+                    try:
+                        connection, _ = listening.accept()
+                    except OSError:
+                        return
+                    threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+            threading.Thread(target=accept, daemon=True).start()
+            stack.callback(listening.shutdown, socket.SHUT_RDWR)
+            return server
+
+        yield start_one

@@ -1,0 +1,683 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import ipaddress
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+import requests
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _http
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import InvalidInput
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import MAX_BODY, Answer, NoAnswer, Tls, post
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulator.client import Simulator
+
+NUMBER, OTHER = "+919876543210", "+14155550123"
+SID, API_KEY = "HXAP16TESTING97IN", "A0b1C2d3E4+/f5G6=h7"
+HEADERS = {"api-key": API_KEY, "Content-Type": "application/x-www-form-urlencoded"}
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+
+
+@pytest.fixture(autouse=True)
+def new_connections() -> Iterator[None]:
+    """What a process would not have at its start is not there: connections, trust stores."""
+    _http._adapter.cache_clear()
+    yield
+    _http._adapter.cache_clear()
+
+
+def _post(base_url: str, number: str = NUMBER, *, timeout: float = 20, tls: Tls = Tls(), pem: str = "x") -> Answer:
+    url = f"{base_url}/v2/{SID}/whatsapp/{number}/flows_encryption"
+    return post(url, HEADERS, urlencode({"business_public_key": pem}).encode(), timeout=timeout, tls=tls)
+
+
+def _no_answer(base_url: str, **options: Any) -> str:
+    with pytest.raises(NoAnswer) as caught:
+        _post(base_url, **options)
+    message = str(caught.value)
+    # A cause for people: no object names, no pools, no URL with the account's SID in it.
+    assert "object at 0x" not in message and "Pool" not in message and SID not in message
+    return message
+
+
+# --- what is sent -----------------------------------------------------------------------------------------------------
+
+
+def test_the_body_is_what_the_vendor_s_sample_sends(simulator: Simulator, public_pem: Callable[[str], str]) -> None:
+    pem = public_pem("rsa-2048").rstrip("\n")
+    assert _post(simulator.url, pem=pem).status == 200
+    body = simulator.requests()[0]["body"]
+    assert body == urlencode({"business_public_key": pem})
+    assert body.startswith("business_public_key=-----BEGIN+PUBLIC+KEY-----%0AMII")
+    assert body.endswith("%0A-----END+PUBLIC+KEY-----")
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not here")
+def test_the_body_is_what_curl_sends(odd_server: Callable[..., Any]) -> None:
+    # Every sign that a PEM can hold, and then some.
+    text = "".join(map(chr, range(0x20, 0x7F))) + "\n-----BEGIN PUBLIC KEY-----\nAb+/9==\n"
+    server = odd_server(OK)
+    url = f"http://127.0.0.1:{server.port}"
+    _post(url, pem=text)
+    subprocess.run(["curl", "-sS", "--noproxy", "*", "--data-urlencode", f"business_public_key={text}", url], check=True, capture_output=True)
+    mine, curls = (request.partition(b"\r\n\r\n")[2] for request in server.requests)
+    # "~" needs no encoding (RFC 3986, 2.3), and stands in no PEM; some releases of curl encode it.
+    assert mine == curls.replace(b"%7E", b"~").replace(b"%20", b"+")
+
+
+def test_the_head_holds_what_it_must_and_nothing_of_the_machine(odd_server: Callable[..., Any]) -> None:
+    server = odd_server(OK)
+    _post(f"http://127.0.0.1:{server.port}")
+    lines = server.requests[0].partition(b"\r\n\r\n")[0].decode().split("\r\n")
+    # The plus stands literally in the path.
+    assert lines[0] == f"POST /v2/{SID}/whatsapp/{NUMBER}/flows_encryption HTTP/1.1"
+    headers = dict(line.split(": ", 1) for line in lines[1:])
+    assert headers["api-key"] == API_KEY
+    assert headers["Content-Type"] == "application/x-www-form-urlencoded"
+    assert headers["Host"] == f"127.0.0.1:{server.port}"
+    assert {name.lower() for name in headers} <= {
+        *("api-key", "content-type", "host", "content-length", "accept", "accept-encoding", "connection", "user-agent")
+    }
+
+
+def test_several_posts_share_a_connection(simulator: Simulator, public_pem: Callable[[str], str]) -> None:
+    for number in (NUMBER, OTHER, NUMBER):
+        assert _post(simulator.url, number, pem=public_pem("rsa-2048").rstrip()).status == 200
+    assert _post(simulator.url, pem="refused").status == 400
+    assert simulator.state()["connection_count"] == 1
+
+
+def test_cookies_are_not_kept(simulator: Simulator) -> None:
+    simulator.faults({"*": [{"do": "answer", "status": 200, "headers": {"Set-Cookie": "session=1; Path=/"}, "body": {}}]})
+    _post(simulator.url)
+    _post(simulator.url)
+    assert [request["headers"].get("cookie") for request in simulator.requests()] == [None, None]
+
+
+@pytest.mark.parametrize("variable", ["HOME", "NETRC"])
+def test_credentials_of_a_netrc_are_not_sent(
+    variable: str, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password secret\ndefault login somebody password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv(variable, str(tmp_path if variable == "HOME" else netrc))
+    _post(simulator.url)
+    assert "authorization" not in simulator.requests()[0]["headers"]
+
+
+# --- what comes back --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [200, 204, 400, 401, 429, 500, 503])
+def test_an_answer_is_returned_whatever_its_status(status: int, simulator: Simulator) -> None:
+    fault = {"do": "answer", "status": status, "headers": {"Retry-After": "7"}, "body": "text"}
+    simulator.faults({"*": [fault]})
+    assert _post(simulator.url) == Answer(status, b"" if status == 204 else b"text", "7")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_no_redirect_is_followed(status: int, simulator: Simulator, odd_server: Callable[..., Any]) -> None:
+    elsewhere = odd_server(OK)
+    location = f"http://127.0.0.1:{elsewhere.port}/v2"
+    simulator.faults({"*": [{"do": "answer", "status": status, "headers": {"Location": location}, "body": "moved"}]})
+    assert _post(simulator.url) == Answer(status, b"moved")
+    assert elsewhere.requests == []
+    assert simulator.count() == 1
+
+
+# Not the process's peak as the system counts it, which starts with what its parent had.
+_MEMORY = """
+import sys, tracemalloc
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import Tls, post
+
+def send(number):
+    return post(f"{sys.argv[1]}/v2/X/whatsapp/{number}/flows_encryption", {}, b"", timeout=20, tls=Tls())
+
+send("+14155550123")
+tracemalloc.start()
+answer = send("+919876543210")
+print(answer.status, len(answer.body), tracemalloc.get_traced_memory()[1])
+"""
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param({"do": "flood", "bytes": 64 * 2**20}, id="64-mib"),
+        pytest.param({"do": "gzip_bomb", "bytes": 2**30}, id="gzip-bomb"),
+        pytest.param({"do": "flood", "bytes": 64 * 2**20, "status": 302}, id="redirect-of-64-mib"),
+        pytest.param({"do": "flood", "bytes": 64 * 2**20, "status": 500}, id="error-of-64-mib"),
+    ],
+)
+def test_a_large_answer_is_read_in_part_and_costs_no_memory(
+    fault: dict[str, Any], simulator: Simulator, run: Callable[..., str]
+) -> None:
+    simulator.faults({NUMBER: [fault]})
+    status, length, peak = map(int, run(_MEMORY, simulator.url).split())
+    assert status == fault.get("status", 200)
+    assert length == MAX_BODY + 1
+    assert peak < 4 * 2**20
+
+
+def test_a_compressed_body_is_left_as_it_is(odd_server: Callable[..., Any]) -> None:
+    server = odd_server(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope")
+    assert _post(f"http://127.0.0.1:{server.port}").body == b"nope"
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        # Each byte comes well within the timeout; together they would take for ever.
+        pytest.param({"do": "trickle", "where": "headers", "interval": 0.1}, id="trickle-in-the-headers"),
+        pytest.param({"do": "trickle", "where": "body", "interval": 0.1}, id="trickle-in-the-body"),
+        pytest.param({"do": "hang"}, id="nothing-comes"),
+        pytest.param({"do": "hang", "where": "body"}, id="headers-but-no-body"),
+        pytest.param({"do": "answer", "status": 200, "delay": 60}, id="late-answer"),
+    ],
+)
+def test_the_timeout_bounds_an_attempt_as_a_whole(fault: dict[str, Any], simulator: Simulator) -> None:
+    simulator.faults({NUMBER: [fault]})
+    began = time.monotonic()
+    message = _no_answer(simulator.url, timeout=0.5)
+    assert 0.4 < time.monotonic() - began < 5
+    assert "0.5 seconds" in message or "timed out" in message
+    # The next call is not held up by the one that was given up, and gets an answer of its own.
+    assert _post(simulator.url, OTHER, timeout=20).status == 400
+
+
+def test_a_slow_name_look_up_counts_too(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A resolver that answers slowly cannot be had for real without changing the machine.
+    look_up = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **named: time.sleep(2) or look_up(*given, **named))
+    began = time.monotonic()
+    assert "0.3 seconds" in _no_answer(simulator.url.replace("127.0.0.1", "localhost"), timeout=0.3)
+    assert time.monotonic() - began < 1.9
+
+
+_INTERRUPTED = """
+import signal, sys
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import Tls, post
+
+class Interrupted(BaseException):
+    pass
+
+def interrupt(*_):
+    raise Interrupted
+
+def send(number):
+    return post(f"{sys.argv[1]}/v2/X/whatsapp/{number}/flows_encryption", {}, b"", timeout=20, tls=Tls())
+
+signal.signal(signal.SIGALRM, interrupt)
+try:
+    send("+919876543210")
+except Interrupted:
+    print(send("+14155550123").status)
+"""
+
+
+def test_a_call_that_was_interrupted_does_not_answer_for_the_next_one(simulator: Simulator, start: Callable[..., Any]) -> None:
+    """Ansible's task keyword `timeout` interrupts one item of a loop by a signal, and goes on with the next in the same process."""
+    refused = {"do": "answer", "status": 401, "body": {}}
+    simulator.faults({NUMBER: [{"do": "answer", "status": 200, "delay": 3, "body": {}}], OTHER: [refused]})
+    process = start(_INTERRUPTED, simulator.url)
+    until = time.monotonic() + 30
+    while not simulator.count() and time.monotonic() < until:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGALRM)
+    stdout, stderr = process.communicate(timeout=60)
+    assert stdout == "401\n", stderr
+    assert [request["phone_number"] for request in simulator.requests()] == [NUMBER, OTHER]
+
+
+_INTERRUPTED_OFTEN = """
+import random, signal, sys
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import Tls, post
+
+class Interrupted(BaseException):
+    pass
+
+def interrupt(*_):
+    global struck
+    struck = True
+    raise Interrupted
+
+def send(number):
+    return post(f"{sys.argv[1]}/v2/X/whatsapp/{number}/flows_encryption", {}, b"", timeout=20, tls=Tls()).status
+
+right = {"+919876543210": 200, "+14155550123": 401}
+for number in right:
+    send(number)
+signal.signal(signal.SIGALRM, interrupt)
+interrupted = whole = 0
+while interrupted < 500 or whole < 50:
+    struck, status, number = False, None, random.choice(list(right))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 4e-4) if random.random() < 0.8 else 1)
+        try:
+            status = send(number)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except BaseException as exc:
+        # Python's own threading may make another error of it.
+        assert struck, f"after {interrupted} interruptions: {exc!r}"
+    if struck:
+        interrupted += 1
+    else:
+        whole += 1
+        assert status == right[number], f"after {interrupted} interruptions: {status} for {number}"
+print("fine")
+"""
+
+
+def test_it_does_not_matter_when_a_call_is_interrupted(simulator: Simulator, run: Callable[..., str]) -> None:
+    answers = {NUMBER: 200, OTHER: 401}
+    simulator.faults({number: [{"do": "answer", "status": status, "body": {}, "always": True}] for number, status in answers.items()})
+    assert run(_INTERRUPTED_OFTEN, simulator.url) == "fine\n"
+
+
+# --- no answer --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        pytest.param({"do": "reset"}, "Connection reset by peer", id="reset"),
+        # Or "Broken pipe", if the body had not left yet.
+        pytest.param({"do": "reset", "unread": True}, "", id="reset-before-reading"),
+        pytest.param({"do": "close"}, "closed connection", id="closed"),
+        pytest.param({"do": "raw", "bytes": "SSH-2.0-OpenSSH_9.6\r\n"}, "", id="not-http"),
+        pytest.param({"do": "raw", "bytes": "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}"}, "", id="cut-off"),
+        pytest.param({"do": "raw", "bytes": "HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n{}"}, "", id="two-lengths"),
+        pytest.param({"do": "raw", "bytes": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}"}, "", id="bad-chunk"),
+        pytest.param({"do": "raw", "bytes": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{}"}, "", id="chunk-cut-off"),
+        pytest.param({"do": "raw", "bytes": "HTTP/1.1 200 OK\r\n" + "A: b\r\n" * 200 + "\r\n{}"}, "", id="too-many-headers"),
+        pytest.param({"do": "raw", "bytes": "HTTP/1.1 200 OK\r\nA: " + "b" * 70_000 + "\r\n\r\n{}"}, "", id="long-header"),
+        pytest.param({"do": "raw", "bytes": "HTTP/1.1 99999 OK\r\n\r\n{}"}, "", id="no-such-status"),
+    ],
+)
+def test_what_is_no_whole_answer_is_none(fault: dict[str, Any], cause: str, simulator: Simulator) -> None:
+    simulator.faults({"*": [fault]})
+    message = _no_answer(simulator.url)
+    assert cause in message
+    assert 3 < len(message) < 300
+    assert simulator.count() == 1  # nothing is repeated here: that is for the caller, who counts
+
+
+@settings(max_examples=60)
+@given(
+    st.one_of(
+        st.text(st.characters(max_codepoint=255)),
+        st.tuples(
+            st.sampled_from(["HTTP/1.1 200 OK", "HTTP/1.0 500", "HTTP/2 200 OK", "HTTP/1.1 -1 x", "HTTP/1.1 407 \xff", "200 OK", ""]),
+            st.lists(
+                st.sampled_from(
+                    [
+                        *("Content-Length: 5", "Content-Length: -1", "Content-Length: 99999999999999999999", "Content-Length: x"),
+                        *("Transfer-Encoding: chunked", "Transfer-Encoding: gzip, chunked", "Content-Encoding: gzip", "Connection: close"),
+                        *("Retry-After: \xff", "Location: \x00", ": x", " folded", "\x00", "Set-Cookie: \xe9"),
+                    ]
+                ),
+                max_size=5,
+            ),
+            st.text(st.characters(max_codepoint=255), max_size=40),
+        ).map(lambda parts: "\r\n".join([parts[0], *parts[1], "", parts[2]])),
+    )
+)
+def test_whatever_a_server_sends_is_an_answer_or_none(simulator: Simulator, sent: str) -> None:
+    simulator.faults({"*": [{"do": "raw", "bytes": sent}]})
+    with contextlib.suppress(NoAnswer):
+        assert isinstance(_post(simulator.url, timeout=5), Answer)
+
+
+def test_a_port_where_nobody_listens_is_named_by_the_system() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        assert _no_answer(f"http://127.0.0.1:{bound.getsockname()[1]}") == "Connection refused"
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy"),
+    [
+        pytest.param("https://api..kaleyra.io", "", id="two-dots"),
+        pytest.param(f"https://{'a' * 64}.kaleyra.io", "", id="long-label"),
+        pytest.param("https://api.in.kaleyra.io", "ftp://127.0.0.1:1", id="proxy-of-another-kind"),
+        pytest.param("https://api.in.kaleyra.io", "http://", id="proxy-without-a-host"),
+        pytest.param("https://api.in.kaleyra.io", "http://somebody:secret@pro..xy:1", id="proxy-with-two-dots"),
+    ],
+)
+def test_where_nothing_could_be_sent_nothing_came_back(url: str, proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    message = _no_answer(url)
+    assert "came back" not in message
+    assert "secret" not in message
+
+
+def test_a_name_that_does_not_resolve_is_named_by_the_system() -> None:
+    with pytest.raises(socket.gaierror) as caught:
+        socket.getaddrinfo("no-such-host.invalid", 443)
+    assert _no_answer("https://no-such-host.invalid") == caught.value.strerror
+
+
+# --- proxies ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+def test_a_proxy_of_the_environment_is_used(
+    variable: str, simulator: Simulator, odd_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = odd_server(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nproxy")
+    monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.port}")
+    assert _post(simulator.url).body == b"proxy"
+    assert proxy.requests[0].startswith(f"POST {simulator.url}/v2/{SID}/whatsapp/{NUMBER}/flows_encryption HTTP/1.1\r\n".encode())
+    assert simulator.count() == 0
+
+
+@pytest.mark.parametrize("no_proxy", ["127.0.0.1", "127.0.0.0/8", "example.com, 127.0.0.1", "*"])
+def test_no_proxy_is_honoured(
+    no_proxy: str, simulator: Simulator, odd_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = odd_server(OK)
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+    assert _post(simulator.url).status == 400
+    assert proxy.requests == []
+
+
+def test_a_proxy_gets_to_see_the_host_alone_of_an_https_call(odd_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = odd_server(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+    monkeypatch.setenv("HTTPS_PROXY", f"http://somebody:secret@127.0.0.1:{proxy.port}")
+    message = _no_answer("https://api.in.kaleyra.io")
+    assert message.startswith("proxy: ") and "407" in message and "secret" not in message
+    assert proxy.requests[0].startswith(b"CONNECT api.in.kaleyra.io:443 HTTP/1.")
+    assert b"Proxy-Authorization: Basic " in proxy.requests[0]
+    assert API_KEY.encode() not in proxy.requests[0] and NUMBER.encode() not in proxy.requests[0]
+
+
+def test_what_a_proxy_says_is_shown_short_and_printable_if_at_all(odd_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = odd_server(b"HTTP/1.1 502 \x1b[31m" + b"x" * 60_000 + b"\r\nContent-Length: 0\r\n\r\n")
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+    message = _no_answer("https://api.in.kaleyra.io")
+    assert message.isprintable() and len(message) < 500
+
+
+def test_a_proxy_that_is_down_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{bound.getsockname()[1]}")
+        assert _no_answer("https://api.in.kaleyra.io") == "proxy: Connection refused"
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------------
+
+_ANY_DAY = datetime.datetime.now(datetime.timezone.utc)
+
+
+class Authority:
+    """An authority of our own, whose certificates are as Python 3.13 wants them."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        builder = self._builder(self._name, self._key, 30).add_extension(x509.BasicConstraints(True, None), critical=True)
+        usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+        certificate = builder.add_extension(usage, critical=True).sign(self._key, hashes.SHA256())
+        self.path = folder / f"{name}.pem"
+        self.path.write_bytes(certificate.public_bytes(Encoding.PEM))
+
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: int) -> x509.CertificateBuilder:
+        return (
+            x509.CertificateBuilder(subject_name=subject, issuer_name=self._name, public_key=key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(_ANY_DAY - datetime.timedelta(days=60))
+            .not_valid_after(_ANY_DAY + datetime.timedelta(days=days))
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+        )
+
+    def issue(self, name: str, *, days: int = 30) -> Path:
+        """Certificate and key in one file, for a host name or an address."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        try:
+            host: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(name))
+        except ValueError:
+            host = x509.DNSName(name)
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        builder = self._builder(subject, key, days).add_extension(x509.SubjectAlternativeName([host]), critical=False)
+        path = self._folder / f"{self.path.stem}-{name}-{days}.pem"
+        path.write_bytes(
+            builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
+            + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        )
+        return path
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls"), "authority")
+
+
+@pytest.fixture(scope="module")
+def other_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls"), "other-authority")
+
+
+@pytest.fixture
+def https(authority: Authority, odd_server: Callable[..., Any]) -> str:
+    """A server whose certificate is as it should be, if one trusts the authority."""
+    return f"https://127.0.0.1:{odd_server(OK, authority.issue('127.0.0.1')).port}"
+
+
+def test_a_key_is_registered_over_https(authority: Authority, public_pem: Callable[[str], str]) -> None:
+    with Simulator({SID: API_KEY}, certfile=authority.issue("127.0.0.1")) as simulator:
+        tls = Tls(ca_path=str(authority.path))
+        for _ in range(3):
+            answer = _post(simulator.url, tls=tls, pem=public_pem("rsa-2048").rstrip())
+            assert json.loads(answer.body)["code"] == "WA-200"
+        assert simulator.state()["connection_count"] == 1
+
+
+def test_ca_path_can_be_a_folder(authority: Authority, https: str, tmp_path: Path, openssl: Callable[..., bytes]) -> None:
+    name = openssl("x509", "-in", authority.path, "-noout", "-hash").decode().strip()
+    shutil.copy(authority.path, tmp_path / f"{name}.0")
+    assert _post(https, tls=Tls(ca_path=str(tmp_path))).status == 200
+
+
+def test_an_unknown_authority_is_refused_and_gets_nothing(authority: Authority, odd_server: Callable[..., Any]) -> None:
+    server = odd_server(OK, authority.issue("127.0.0.1"))
+    message = _no_answer(f"https://127.0.0.1:{server.port}")
+    assert message == "certificate verify failed: unable to get local issuer certificate"
+    assert all(request == b"" for request in server.requests)
+
+
+def test_a_self_signed_certificate_is_named_so(
+    odd_server: Callable[..., Any], openssl: Callable[..., bytes], tmp_path: Path
+) -> None:
+    openssl(
+        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=127.0.0.1"),
+        *("-keyout", tmp_path / "key", "-out", tmp_path / "certificate", "-days", "2", "-addext", "subjectAltName=IP:127.0.0.1"),
+    )
+    both = tmp_path / "both"
+    both.write_bytes((tmp_path / "certificate").read_bytes() + (tmp_path / "key").read_bytes())
+    server = odd_server(OK, both)
+    # OpenSSL 1.1.1 writes it without the dash.
+    assert _no_answer(f"https://127.0.0.1:{server.port}").replace("self signed", "self-signed") == (
+        "certificate verify failed: self-signed certificate"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "days", "cause"),
+    [
+        pytest.param("127.0.0.2", 30, "IP address mismatch, certificate is not valid for '127.0.0.1'", id="wrong-address"),
+        pytest.param("evil.example", 30, "IP address mismatch, certificate is not valid for '127.0.0.1'", id="wrong-name"),
+        pytest.param("127.0.0.1", -1, "certificate has expired", id="expired"),
+    ],
+)
+def test_a_wrong_certificate_of_a_trusted_authority_is_refused(
+    name: str, days: int, cause: str, authority: Authority, odd_server: Callable[..., Any]
+) -> None:
+    server = odd_server(OK, authority.issue(name, days=days))
+    message = _no_answer(f"https://127.0.0.1:{server.port}", tls=Tls(ca_path=str(authority.path)))
+    assert message.rstrip(".") == f"certificate verify failed: {cause}"
+    assert all(request == b"" for request in server.requests)
+
+
+def test_another_host_s_name_is_refused(authority: Authority, odd_server: Callable[..., Any]) -> None:
+    server = odd_server(OK, authority.issue("evil.example"))
+    message = _no_answer(f"https://localhost:{server.port}", tls=Tls(ca_path=str(authority.path)))
+    assert "Hostname mismatch" in message
+
+
+def test_validation_can_be_switched_off_and_warns_of_nothing(
+    authority: Authority, odd_server: Callable[..., Any], recwarn: pytest.WarningsRecorder
+) -> None:
+    server = odd_server(OK, authority.issue("evil.example", days=-1))
+    assert _post(f"https://127.0.0.1:{server.port}", tls=Tls(validate=False)).status == 200
+    assert not [str(warning.message) for warning in recwarn if "Unverified" in str(warning.message)]
+    # For that one call alone.
+    assert "certificate verify failed" in _no_answer(f"https://127.0.0.1:{server.port}")
+
+
+def test_the_system_s_trust_store_counts_as_openssl_finds_it(authority: Authority, https: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+    assert _post(https).status == 200
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_variables_of_other_programs_do_not_count(
+    variable: str, authority: Authority, other_authority: Authority, https: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, str(authority.path))
+    assert "certificate verify failed" in _no_answer(https)
+    monkeypatch.setenv(variable, str(other_authority.path))
+    assert _post(https, tls=Tls(ca_path=str(authority.path))).status == 200
+
+
+def test_the_bundle_that_comes_with_requests_does_not_count(
+    authority: Authority, other_authority: Authority, https: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if ours was one of the public authorities in it, which cannot be had to sign anything here.
+    monkeypatch.setattr(requests.adapters, "DEFAULT_CA_BUNDLE_PATH", str(authority.path))
+    assert "certificate verify failed" in _no_answer(https)
+    assert "certificate verify failed" in _no_answer(https, tls=Tls(ca_path=str(other_authority.path)))
+
+
+def test_with_ca_path_no_other_authority_counts(
+    authority: Authority, other_authority: Authority, https: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+    assert "certificate verify failed" in _no_answer(https, tls=Tls(ca_path=str(other_authority.path)))
+
+
+@pytest.mark.parametrize("validate", [True, False])
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda path: None, id="missing"),
+        pytest.param(lambda path: path.write_bytes(b""), id="empty"),
+        pytest.param(lambda path: path.write_bytes(b"no certificate"), id="junk"),
+        pytest.param(lambda path: path.write_bytes(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), id="damaged"),
+    ],
+)
+def test_a_ca_path_that_cannot_be_used_is_the_user_s_to_mend(
+    make: Callable[[Path], object], validate: bool, tmp_path: Path, odd_server: Callable[..., Any]
+) -> None:
+    make(tmp_path / "ca.pem")
+    server = odd_server(OK)
+    with pytest.raises(InvalidInput, match=r"^ca_path .*ca\.pem cannot be used: .*Give the path of a PEM file"):
+        _post(f"https://127.0.0.1:{server.port}", tls=Tls(validate, str(tmp_path / "ca.pem")))
+    assert server.requests == []
+
+
+def test_http_on_an_https_port_and_the_reverse_give_no_answer(authority: Authority, odd_server: Callable[..., Any]) -> None:
+    plain = odd_server(OK)
+    assert _no_answer(f"https://127.0.0.1:{plain.port}", timeout=1)
+    secure = odd_server(OK, authority.issue("127.0.0.1"))
+    assert _no_answer(f"http://127.0.0.1:{secure.port}", timeout=1)
+
+
+def test_a_proxy_that_speaks_tls_must_prove_who_it_is_the_same_way(
+    authority: Authority, odd_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = odd_server(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", authority.issue("127.0.0.1"))
+    monkeypatch.setenv("HTTPS_PROXY", f"https://somebody:secret@127.0.0.1:{proxy.port}")
+    assert "certificate verify failed" in _no_answer("https://api.in.kaleyra.io")
+    assert all(request == b"" for request in proxy.requests)
+    message = _no_answer("https://api.in.kaleyra.io", tls=Tls(ca_path=str(authority.path)))
+    assert message.startswith("proxy: ") and "407" in message
+    assert proxy.requests[-1].startswith(b"CONNECT api.in.kaleyra.io:443 HTTP/1.")
+
+
+@pytest.fixture
+def tunnel() -> Iterator[tuple[int, list[bytes]]]:
+    """A proxy that really connects: its port, and the head of each CONNECT."""
+    heads: list[bytes] = []
+
+    def relay(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+    def serve(client: socket.socket) -> None:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += client.recv(1)
+        heads.append(head)
+        host, _, port = head.split()[1].decode().rpartition(":")
+        with client, socket.create_connection((host, int(port)), timeout=10) as server:
+            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=relay, args=(server, client), daemon=True)
+            back.start()
+            relay(client, server)
+            back.join(10)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listening.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=accept, daemon=True).start()
+        yield listening.getsockname()[1], heads
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+def test_the_same_trust_counts_through_a_proxy(
+    authority: Authority, https: str, tunnel: tuple[int, list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, heads = tunnel
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+    assert _post(https, tls=Tls(ca_path=str(authority.path))).status == 200
+    assert heads[0].startswith(f"CONNECT {https[8:]} HTTP/1.".encode())
+    assert _post(https, tls=Tls(validate=False)).status == 200
+    message = _no_answer(https)
+    assert message == "certificate verify failed: unable to get local issuer certificate"
+    assert len(heads) == 3
