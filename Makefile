@@ -1,0 +1,88 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+CACHE := $(CURDIR)/.cache
+VENV := $(CACHE)/venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+NAMESPACE := $(CACHE)/collections/ansible_collections/kaleyra
+
+# Everything that is written stays in the checkout, and nothing of the user's own settings counts.
+export PATH := $(BIN):$(PATH)
+export ANSIBLE_COLLECTIONS_PATH := $(CACHE)/collections
+export ANSIBLE_CONFIG := $(CACHE)/ansible.cfg
+export ANSIBLE_HOME := $(CACHE)/ansible
+export ANSIBLE_REMOTE_TEMP := $(CACHE)/ansible/tmp
+export PIP_CACHE_DIR := $(CACHE)/pip
+export UV_CACHE_DIR := $(CACHE)/uv
+export XDG_CACHE_HOME := $(CACHE)/xdg
+# In a checkout with a long path the system's: Ansible makes a socket in there, whose path may have 107 characters at most.
+export TMPDIR := $(shell test $$(printf %s '$(CACHE)' | wc -c) -le 64 && echo '$(CACHE)' || echo '')/tmp
+export PYTHONPATH := $(CURDIR)/tests:$(CACHE)/collections
+# Set, it would have every process compile all that it imports.
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: help
+help:  ## Say what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+.PHONY: demo
+demo: $(READY)  ## Register the numbers of an example inventory with the simulator, and show what happened
+	@python -m demo
+
+.PHONY: demo-reset
+demo-reset:  ## Forget the demo's key pair, records and registrations
+	rm -rf $(CACHE)/demo
+
+.PHONY: test
+test: unit functional lint  ## Run all tests, and ansible-lint
+
+.PHONY: unit
+unit: $(READY)  ## Test the core and the simulator, without Ansible
+	python -m pytest -n 2 tests/unit
+
+.PHONY: functional
+functional: $(READY)  ## Test the collection through real ansible-playbook runs
+	python -m pytest -n 4 tests/functional
+
+.PHONY: browser
+browser: $(READY)  ## Test the report's web page in headless Chromium (Debian: chromium and chromium-driver)
+	@uv pip install --quiet --python $(BIN)/python --requirement tests/browser/requirements.txt
+	python -m pytest -rs tests/browser
+
+.PHONY: faults
+faults: $(READY)  ## Test the promises under faults, attacks and kills (some minutes)
+	python -m pytest -n 2 tests/faults
+
+.PHONY: fuzz
+fuzz: $(READY)  ## Fuzz the parsers, guided by coverage, for a minute (Linux on x86-64; SEED=n repeats a run)
+	@uv pip install --quiet --python $(BIN)/python --requirement tests/faults/requirements.txt
+	python -m faults.fuzz_parsers --seconds 60 --seed $(or $(SEED),0)
+
+.PHONY: lint
+lint: $(READY)  ## Run ansible-lint with its production profile
+	ansible-lint
+
+.PHONY: bench
+bench: $(READY)  ## Measure the costs, against set_fact, uri, ping and a bare pool of requests (ROUNDS=n: 5)
+	python -m benchmark --rounds $(or $(ROUNDS),5)
+
+.PHONY: bench-growth
+bench-growth: $(READY)  ## Measure what a number costs in lists of 100 to 100,000 (some minutes)
+	python -m benchmark --only growth --rounds 3
+
+.PHONY: clean
+clean:  ## Remove everything that was made
+	rm -rf $(CACHE) .ansible
+
+$(READY): tests/requirements.txt Makefile
+	@echo "Setting up .cache (once) ..."
+	@rm -rf $(VENV)
+	@mkdir -p $(TMPDIR) $(NAMESPACE)
+	@python=$$(sh tests/tools/find_python.sh) && "$$python" -m venv $(VENV)
+	@pip install --quiet --disable-pip-version-check uv
+	@uv pip install --quiet --python $(BIN)/python --requirement tests/requirements.txt
+	@echo "[defaults]" > $(ANSIBLE_CONFIG)
+	@ln -sfn ../../../.. $(NAMESPACE)/whatsapp
+	@touch $@
