@@ -49,6 +49,7 @@ def _colours(scheme: str) -> dict[str, str]:
 antsibull_ext_color_scheme = "none"
 html_theme_options: dict[str, Any] = {
     "light_css_variables": {
+        "sidebar-item-font-size": "0.8125rem",
         **_colours("default"),
         "color-brand-primary": "#0b6e4f",
         "color-brand-content": "#0b6e4f",
@@ -69,10 +70,6 @@ html_theme_options: dict[str, Any] = {
         "antsibull-links-background": "#1f6b51",
         "antsibull-links-background-active": "#27876a",
     },
-    "footer_icons": [],
-    "source_repository": GALAXY["repository"],
-    "source_branch": "main",
-    "source_directory": "docs/",
 }
 
 # A guide's link to a file outside docs/ -> the page that tells the same here; what has none is on GitHub.
@@ -84,9 +81,11 @@ _PAGES = [
 ]
 
 
-def _lead_links_to_pages(app: Sphinx, docname: str, source: list[str]) -> None:
+def _fit_in(app: Sphinx, docname: str, source: list[str]) -> None:
     for path, page in _PAGES:
         source[0] = re.sub(rf"\]\({path}", f"]({page}", source[0])
+    # The theme has a page's contents at its side.
+    source[0] = re.sub(r"^\.\. contents::\n(?: +:.*\n)+", "", source[0], flags=re.MULTILINE)
 
 
 # Where docs.ansible.com tells what the reference only names. No inventory of that site is fetched for a dozen links.
@@ -106,5 +105,5 @@ def _lead_to_docs_ansible_com(app: Sphinx, env: Any, node: pending_xref, contnod
 
 
 def setup(app: Sphinx) -> None:
-    app.connect("source-read", _lead_links_to_pages)
+    app.connect("source-read", _fit_in)
     app.connect("missing-reference", _lead_to_docs_ansible_com)

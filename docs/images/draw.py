@@ -85,12 +85,12 @@ def key() -> Picture:
     )
     drawn.box(24, 170, 170, 104, "Key host", "openssl makes\nthe key pair")
     drawn.box(330, 34, 140, 84, "Kaleyra", "for each number")
-    drawn.box(530, 34, 120, 84, "WhatsApp")
+    drawn.box(522, 34, 136, 84, "WhatsApp")
     drawn.box(706, 34, 130, 84, "Phone", "of a customer")
     drawn.box(530, 316, 306, 92, "Your Flow endpoint", "holds the private key: only it can decrypt")
     drawn.arrow("M109 170 V76 H324")
-    drawn.arrow("M470 76 H524")
-    drawn.arrow("M650 76 H700")
+    drawn.arrow("M470 76 H516")
+    drawn.arrow("M658 76 H700")
     drawn.arrow("M109 274 V362 H524")
     drawn.arrow("M771 118 V310")
     drawn.chip(212, 76, "public key", "good", 96)
@@ -144,7 +144,7 @@ def rotation() -> Picture:
     current, next_, previous = "private.pem", "private.next.pem", "private.previous.pem"
     columns = [
         ("Before", "one key", [(current, "old")], ["old"], ["old"], ["old"]),
-        ("Staged", "both deployed and proved", [(current, "old"), (next_, "new")], ["old", "new"], ["old"], ["old"]),
+        ("Staged", "deployed and proved", [(current, "old"), (next_, "new")], ["old", "new"], ["old"], ["old"]),
         ("Registered", "each number moves", [(current, "old"), (next_, "new")], ["old", "new"], ["old", "→", "new"], ["old", "→", "new"]),
         ("Promoted", "next becomes current", [(current, "new"), (previous, "old")], ["new", "old"], ["new"], ["old", "→", "new"]),
         ("Retired", "after keep_previous", [(current, "new")], ["new"], ["new"], ["new"]),
@@ -163,7 +163,7 @@ def rotation() -> Picture:
     for i, (_, _, files, *keys) in enumerate(columns):
         middle = 224 + 168 * i
         for j, (name, kind) in enumerate(files):
-            drawn.chip(middle, 142 + (j - (len(files) - 1) / 2) * 29, name, kind, 152, 12.5)
+            drawn.chip(middle, 142 + (j - (len(files) - 1) / 2) * 29, name, kind, 154, 11.5)
         for y, row in zip(list(rows.values())[1:], keys, strict=True):
             moves = "→" in row
             chips = [key for key in row if key != "→"]
@@ -174,7 +174,7 @@ def rotation() -> Picture:
     drawn.text(
         500,
         418,
-        "Killed or failed anywhere, the next run finds the keys that are there and goes on. Phones move to the new key when the endpoint answers 421.",
+        "Killed or failed anywhere, the next run goes on from the keys that are there. Phones move on when the endpoint answers 421.",
         size=13.5,
         kind="quiet",
     )
