@@ -24,7 +24,7 @@ copyright = project + " contributors"
 html_title = project
 
 extensions = ["myst_parser", "sphinx_antsibull_ext", "sphinx_copybutton"]
-exclude_patterns = ["README.md"]  # the home page includes it
+exclude_patterns = ["README.md", "examples"]  # the home page includes the one, and guides lead to the others
 myst_heading_anchors = 3  # as GitHub has them
 default_role = "any"
 highlight_language = "YAML+Jinja"
@@ -77,12 +77,13 @@ html_theme_options: dict[str, Any] = {
     },
 }
 
-# A guide's link to a file outside docs/ -> the page that tells the same here; what has none is on GitHub.
+# A guide's link to a file outside docs/ -> the page that tells the same here; what has none is on GitHub, like folders.
 _PAGES = [
     (r"\.\./README\.md", "index.md"),
     (r"\.\./roles/(\w+)/README\.md", r"reference/\1_role.rst"),
     (r"\.\./plugins/modules/(\w+)\.py", r"reference/\1_module.rst"),
     (r"\.\./", GALAXY["repository"] + "/blob/main/"),
+    (r"(examples/\w+)\)", GALAXY["repository"] + r"/tree/main/docs/\1)"),
 ]
 
 
