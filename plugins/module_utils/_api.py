@@ -141,7 +141,8 @@ class FlowsEncryptionApi:
         if answer.status == 200:
             what = f"{self.account.api} answered HTTP 200, but without proof of success"
         elif 300 <= answer.status < 400:
-            what = f"{self.account.api} answered with a redirect (HTTP {answer.status}), which is not followed, as it would carry the API key elsewhere"
+            redirect = f"{self.account.api} answered with a redirect (HTTP {answer.status})"
+            what = f"{redirect}, which is not followed, as it would carry the API key elsewhere"
         else:
             what = f"{self.account.api} answered HTTP {answer.status}"
         said = ", ".join(filter(None, [facts["code"], facts["message"]]))

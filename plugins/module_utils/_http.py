@@ -221,8 +221,8 @@ def _make_context(tls: Tls) -> ssl.SSLContext:
             context = ssl.create_default_context(cafile=tls.ca_path)
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
         raise InvalidInput(
-            f"ca_path {tls.ca_path} cannot be used: {getattr(exc, 'strerror', None) or exc}. Give the path of a PEM file with the certificates of the "
-            "authorities to trust, or leave it out to trust the system's."
+            f"ca_path {tls.ca_path} cannot be used: {getattr(exc, 'strerror', None) or exc}. Give the path of a PEM file with the certificates of "
+            "the authorities to trust, or leave it out to trust the system's."
         ) from exc
     if not tls.validate:
         context.check_hostname = False

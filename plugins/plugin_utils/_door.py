@@ -17,7 +17,6 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.parameters import remove_values
 from ansible.module_utils.errors import UnsupportedError
 from ansible.plugins.action import ActionBase
-
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._libraries import load_if_needed
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._task import Task, refusal, without_empty
 

@@ -11,11 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import Select
-
 from browser._browser import Browser
 from browser._pages import HOSTILE, KEYS, write_record
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
 
 Pages = Callable[[str], Path]
 
@@ -71,7 +70,7 @@ def test_no_numbers_are_said_to_be_none(browser: Browser, pages: Pages) -> None:
 def test_what_differs_comes_first(browser: Browser, pages: Pages) -> None:
     browser.open(pages("3"))
     assert browser.texts(".verdict") == ["1 of 3 numbers does not surely carry the expected key. It comes first below."]
-    assert list(zip(browser.texts(NUMBERS), browser.texts(STATUSES))) == [
+    assert list(zip(browser.texts(NUMBERS), browser.texts(STATUSES), strict=True)) == [
         ("+919876500002", "≠Another key"),
         ("+919876500000", "✓As expected"),
         ("+919876500001", "✓As expected"),
@@ -148,7 +147,7 @@ def test_filters_narrow_it_down_together_and_say_how_many_are_left(browser: Brow
         browser.one("#text").send_keys(wanted)
         found = browser.texts("#count")[0]
         if many is None:
-            assert {title for title in browser.run("return Array.from(document.querySelectorAll('td.key code'), (c) => c.title)")} == {KEYS[1]}
+            assert set(browser.run("return Array.from(document.querySelectorAll('td.key code'), (c) => c.title)")) == {KEYS[1]}
         else:
             assert found.startswith(f"{many:,} of 10,000" if many else "No number")
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import errno
+import functools
 import json
 import os
 import random
@@ -28,15 +29,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _api, _record
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._record import RecordFile
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registration import make_plan
 from faults._processes import API_KEY, SID, Child, Key, drop_capabilities, fill, in_child, mount_tmpfs, options, register
 from functional._runs import BIN, COLLECTIONS, MODULE, Playbooks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from simulator.client import Simulator
-
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _api, _record
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._record import RecordFile
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registration import make_plan
 
 ROUNDS = int(os.environ.get("FIRE_ROUNDS", "4"))
 SEED = int(os.environ.get("FIRE_SEED") or random.SystemRandom().randrange(2**32))
@@ -283,7 +283,7 @@ def test_a_list_that_is_killed_leaves_no_lie_and_one_clean_run_puts_all_right(
     under_way = 0
     for number in range(ROUNDS):
         params, before = all_of_them(number % 2), slow_simulator.count()
-        child = Child(lambda params=params: register(params))
+        child = Child(functools.partial(register, params))
         after = rng.randrange(1, NUMBERS - FORKS)
         while slow_simulator.count() - before < after:
             time.sleep(0.01)
@@ -319,7 +319,7 @@ def test_processes_that_are_killed_at_random_leave_no_lie(world: World, rng: ran
     for _ in range(10 * ROUNDS):
         # Answers, refusals and losses in any order; without an order left, the API answers as it should.
         world.simulator.faults({"*": rng.choices([APPLIED, APPLIED, REFUSED, LOST], k=20)})
-        children = [Child(lambda seed=rng.random(): register_for_ever(seed)) for _ in range(4)]
+        children = [Child(functools.partial(register_for_ever, rng.random())) for _ in range(4)]
         time.sleep(rng.uniform(0.02, 0.15))
         for child in children:
             child.kill()

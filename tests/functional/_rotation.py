@@ -14,7 +14,6 @@ from typing import Any
 from ansible_collections.kaleyra.whatsapp.plugins.modules.kaleyra_flows_encryption import TASK
 from endpoint.client import Endpoint
 from functional._runs import API_KEY, CHECKOUT, SID, Playbooks, Run, fingerprint_of, new_number, openssl
-
 from simulator.client import Simulator
 
 ROTATE = "kaleyra.whatsapp.rotate_flows_key"
@@ -57,7 +56,7 @@ class World:
         return {"flows_encryption_deploy_tasks": str(tasks)}
 
     def inventory(self, **variables: Any) -> dict[str, Any]:
-        return {"all": {"hosts": dict.fromkeys(self.numbers, {}), "vars": {**self.variables, **variables}}}
+        return {"all": {"hosts": {number: {} for number in self.numbers}, "vars": {**self.variables, **variables}}}
 
     def register(self) -> None:
         """What the role did some days ago, without the time that a run takes."""

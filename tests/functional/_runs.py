@@ -225,6 +225,7 @@ class Playbooks:
                 BIN / "ansible-playbook",
                 *("-i", hosts, "-e", f"@{self._input(f'variables{number}.yml', json.dumps(extra))}", *args, playbook),
             ],
+            check=False,
             cwd=self.inputs,
             env={
                 "PATH": f"{BIN}:{os.environ['PATH']}",

@@ -52,7 +52,7 @@ def test_both_doors_come_to_the_same(playbooks: Playbooks, endpoint: Endpoint, k
         "active": {**given, "business_public_key": key.public},
         "by path": {**given, "business_public_key_path": str(public)},
         "empty strings": {
-            **{**given, "business_public_key": key.public, "business_public_key_path": "", "timeout": "", "validate_certs": "", "ca_path": ""}
+            **given, "business_public_key": key.public, "business_public_key_path": "", "timeout": "", "validate_certs": "", "ca_path": ""
         },
         "other key": {**given, "business_public_key": other_key.public},
         "unsigned": {"url": endpoint.url, "business_public_key": key.public, "app_secret": ""},

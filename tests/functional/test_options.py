@@ -49,7 +49,7 @@ def assert_messages(run: Run, expected: dict[str, tuple[str, ...]]) -> None:
 
 def test_empty_strings_and_the_environment(playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: str) -> None:
     number, others = new_number(), [new_number() for _ in range(2)]
-    nothing = {option: "" for option in OPTIONS}
+    nothing = dict.fromkeys(OPTIONS, "")
     needed = {**nothing, "phone_number": number, "business_public_key": key.public}
     run = playbooks.run_tasks(
         [

@@ -45,7 +45,7 @@ class Fleet:
         }
 
     def inventory(self, *numbers: str, **variables: Any) -> dict[str, Any]:
-        return {"all": {"hosts": dict.fromkeys(numbers, {}), "vars": {**self.variables, **variables}}}
+        return {"all": {"hosts": {number: {} for number in numbers}, "vars": {**self.variables, **variables}}}
 
     def register(self, *numbers: str, key: KeyPair | None = None) -> None:
         """Register without the role's making a key pair, which takes its time."""
@@ -94,7 +94,7 @@ def test_check_real_check_real(fleet: Fleet, simulator: Simulator, other_key: Ke
     assert fleet.document()["summary"] == {
         "numbers": 4,
         "by_state": {"confirmed": 2, "unconfirmed": 1, "unreadable": 0, "absent": 1},
-        "by_fingerprint": {fingerprint: 1 for fingerprint in sorted((fleet.key.fingerprint, other_key.fingerprint))},
+        "by_fingerprint": dict.fromkeys(sorted((fleet.key.fingerprint, other_key.fingerprint)), 1),
         "different": [other, lost, missing],
     }
     assert fleet.document()["fingerprint"] == fleet.key.fingerprint
@@ -245,7 +245,8 @@ def test_a_public_key_that_cannot_be_read_is_not_passed_over(fleet: Fleet) -> No
 
 def test_proofs_of_endpoints_are_in_it_without_what_may_be_secret(fleet: Fleet) -> None:
     numbers = [new_number() for _ in range(3)]
-    proof = {"url": "https://user:Pa55-word@flows.example.com:8443/e?token=T0ken#f", "active": True, "latency_ms": 37, "fingerprint": fleet.key.fingerprint}
+    url = "https://user:Pa55-word@flows.example.com:8443/e?token=T0ken#f"
+    proof = {"url": url, "active": True, "latency_ms": 37, "fingerprint": fleet.key.fingerprint}
     hosts = {
         numbers[0]: {"flows_encryption_endpoint_proof": {**proof, "app_secret": "App-Secret"}},
         numbers[1]: {"flows_encryption_endpoint_proof": proof},

@@ -22,7 +22,6 @@ from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import So
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._fleet import register_all
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registration import register
 from conftest import SID
-
 from simulator.client import Simulator
 
 Params = Callable[..., dict[str, Any]]

@@ -585,9 +585,8 @@ def test_a_cache_path_of_another_kind_is_named_before_anything_is_sent(
     make: Callable[[Path], object], cause: str, record: RecordFile, folder: Path
 ) -> None:
     make(folder)
-    with pytest.raises(RecordError, match=rf"^The record cannot be kept in cache_path {folder}: .*({cause})"):
-        with record.exclusive(5):
-            pytest.fail("the body ran")
+    with pytest.raises(RecordError, match=rf"^The record cannot be kept in cache_path {folder}: .*({cause})"), record.exclusive(5):
+        pytest.fail("the body ran")
 
 
 def test_a_path_below_a_file_is_unreadable_and_named(tmp_path: Path) -> None:
