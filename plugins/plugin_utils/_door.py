@@ -63,4 +63,5 @@ class Door(ActionBase):
             if isinstance(validation.errors[0], UnsupportedError):  # which names no more than the parameters, here as in AnsibleModule
                 message = f"Unsupported parameters for ({self._task.resolved_action}) module: {message}"
             raise AnsibleActionFail(remove_values(message, validation._no_log_values))
-        return validation.validated_parameters
+        validated: dict[str, t.Any] = validation.validated_parameters
+        return validated

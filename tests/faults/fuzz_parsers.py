@@ -30,7 +30,7 @@ from pathlib import Path
 _FUZZES = __name__ == "__main__" and "--target" in sys.argv
 
 if _FUZZES:
-    import atheris  # type: ignore[import-not-found]
+    import atheris
 
     _rewriting = atheris.instrument_imports(include=["ansible_collections.kaleyra"], enable_loader_override=False)
 else:
@@ -38,7 +38,7 @@ else:
 with _rewriting:
     from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _api, _record
     from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import Account, make_account, normalise_api_url
-    from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import InvalidInput, KaleyraError
+    from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import InvalidInput, KaleyraError, OutcomeUnknown, Rejected
     from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import Answer
     from ansible_collections.kaleyra.whatsapp.plugins.module_utils._phone_number import normalise_phone_number
     from ansible_collections.kaleyra.whatsapp.plugins.module_utils._public_key import (
@@ -224,7 +224,7 @@ def answer(data: bytes) -> None:
     if success:
         assert not _api._is_refusal(came)
     # Where nothing was proved, it ends as an error of ours that carries the facts.
-    for error in (_api.Rejected, _api.OutcomeUnknown):
+    for error in (Rejected, OutcomeUnknown):
         assert isinstance(error("why", attempts=1, **facts), KaleyraError)
 
 

@@ -19,8 +19,7 @@ import sys
 from typing import Any
 
 import pytest
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._api import Rejected
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import KaleyraError
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import KaleyraError, Rejected
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import Answer
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._public_key import parse_public_key
 from faults import fuzz_parsers

@@ -89,7 +89,7 @@ def refusal(status: int, code: str, message: str, data: Any, error: Any) -> dict
     return answer(status, {"code": code, "message": message, "data": data, "error": error})
 
 
-ALWAYS = {"always": True}
+ALWAYS: dict[str, Any] = {"always": True}
 LENGTH = f"Content-Length: {len(SUCCESS)}"
 RATE_LIMITED = r"HTTP 429\. .*fewer forks.* The number keeps the key it had\."
 MAYBE = r"It may or may not have been applied\. Run it again"

@@ -49,7 +49,7 @@ class World:
             "ansible_pipelining": True,  # fewer files, so that many runs take less time
         }
 
-    def deploy_nothing(self) -> dict[str, str]:
+    def deploy_nothing(self) -> dict[str, Any]:
         """Variables of a run that leaves the endpoint with the keys that it has."""
         tasks = self.folder / "nothing.yml"
         tasks.write_text("- name: Leave the endpoint alone\n  ansible.builtin.meta: noop\n")

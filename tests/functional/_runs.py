@@ -31,7 +31,7 @@ API_KEY = "Functional-Tests-Api-Key-0f9d1c"
 CLOSED_SID = "HXAP16FUNC0098IN"
 CLOSED_API_KEY = "Functional-Tests-Api-Key-Closed"
 """Of an account that gets 401 WA-401."""
-ACCOUNTS = {SID: API_KEY, CLOSED_SID: {"api_key": CLOSED_API_KEY, "available": False}}
+ACCOUNTS: dict[str, str | dict[str, Any]] = {SID: API_KEY, CLOSED_SID: {"api_key": CLOSED_API_KEY, "available": False}}
 
 MODULE = "kaleyra.whatsapp.kaleyra_flows_encryption"
 
@@ -222,8 +222,8 @@ class Playbooks:
             path.write_text("")
         done = subprocess.run(
             [
-                BIN / "ansible-playbook",
-                *("-i", hosts, "-e", f"@{self._input(f'variables{number}.yml', json.dumps(extra))}", *args, playbook),
+                str(BIN / "ansible-playbook"),
+                *("-i", str(hosts), "-e", f"@{self._input(f'variables{number}.yml', json.dumps(extra))}", *args, playbook),
             ],
             check=False,
             cwd=self.inputs,

@@ -168,9 +168,9 @@ def test_the_app_secret_and_a_private_key_are_nowhere(playbooks: Playbooks, key:
         "decrypted status": lambda asked: Reply(200, asked.answer({"data": {"status": f"no {APP_SECRET}"}})),
     }
     endpoints = {name: OddEndpoint(key.private, behave) for name, behave in ways.items()}
-    given = {"business_public_key": key.public, "app_secret": "{{ app_secret }}"}
+    given: dict[str, Any] = {"business_public_key": key.public, "app_secret": "{{ app_secret }}"}
     tasks = [ping(name, door, url=endpoint.url, **given) for name, endpoint in endpoints.items()]
-    somewhere = {"url": endpoints["active"].url, "app_secret": "{{ app_secret }}"}
+    somewhere: dict[str, Any] = {"url": endpoints["active"].url, "app_secret": "{{ app_secret }}"}
     tasks += [
         ping("private key", door, **somewhere, business_public_key=key.private),
         ping("private key in a line", door, **somewhere, business_public_key=key.private.replace("\n", "\\n")),

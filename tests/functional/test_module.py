@@ -136,8 +136,8 @@ def test_results_of_each_kind_of_answer_and_what_the_next_run_makes_of_it(
             **others,
         }
 
-    incorrect = {"http_status": 401, "code": "RBC001", "message": "Incorrect SID or API key.", "outcome": "rejected"}
-    success = {"http_status": 200, "code": "WA-200", "message": "Request Processed Successfully"}
+    incorrect: dict[str, Any] = {"http_status": 401, "code": "RBC001", "message": "Incorrect SID or API key.", "outcome": "rejected"}
+    success: dict[str, Any] = {"http_status": 200, "code": "WA-200", "message": "Request Processed Successfully"}
     success |= {"changed": True, "failed": False}
     expected = {
         "success": result("success", **success),

@@ -35,7 +35,7 @@ class Fleet:
         self.playbooks = playbooks
         self.key = key
         self.path = playbooks.folder / "reports/of/flows"
-        self.variables = {
+        self.variables: dict[str, Any] = {
             "flows_encryption_api_url": playbooks.api_url,
             "flows_encryption_sid": SID,
             "flows_encryption_api_key": API_KEY,
@@ -55,7 +55,8 @@ class Fleet:
         return {extension: self.path.with_name(f"flows.{extension}") for extension in EXTENSIONS}
 
     def document(self) -> dict[str, Any]:
-        return json.loads(self.files()["json"].read_text())
+        document: dict[str, Any] = json.loads(self.files()["json"].read_text())
+        return document
 
     def states(self) -> dict[str, str]:
         return {number["phone_number"]: number["state"] for number in self.document()["numbers"]}
@@ -220,7 +221,8 @@ def test_the_key_to_expect_is_what_is_given_or_what_all_hosts_share(fleet: Fleet
         of_all = {**fleet.variables, "flows_encryption_report_formats": ["json"], **variables}
         run = fleet.playbooks.run(REPORT, {"all": {"hosts": hosts, "vars": of_all}})
         assert run.rc == 0, run.output
-        return fleet.document()["fingerprint"]
+        fingerprint: str | None = fleet.document()["fingerprint"]
+        return fingerprint
 
     path = {"flows_encryption_private_key_path": str(private)}
     assert expected(**path) is None  # no key there yet
