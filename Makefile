@@ -64,6 +64,16 @@ fuzz: $(READY)  ## Fuzz the parsers, guided by coverage, for a minute (Linux on 
 lint: $(READY)  ## Run ansible-lint with its production profile
 	ansible-lint
 
+.PHONY: gates
+gates: $(READY)  ## Run every tool that looks at the collection without running it (ONLY="ruff mypy": those)
+	@uv pip install --quiet --python $(BIN)/python --requirement tests/gates/requirements.txt
+	@python -m gates $(ONLY)
+
+.PHONY: changelog
+changelog: $(READY)  ## Release the version of galaxy.yml: gather changelogs/fragments into CHANGELOG.md
+	@uv pip install --quiet --python $(BIN)/python --requirement tests/gates/requirements.txt
+	antsibull-changelog release
+
 .PHONY: bench
 bench: $(READY)  ## Measure the costs, against set_fact, uri, ping and a bare pool of requests (ROUNDS=n: 5)
 	python -m benchmark --rounds $(or $(ROUNDS),5)
