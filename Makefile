@@ -76,7 +76,7 @@ bench-growth: $(READY)  ## Measure what a number costs in lists of 100 to 100,00
 clean:  ## Remove everything that was made
 	rm -rf $(CACHE) .ansible
 
-$(READY): tests/requirements.txt Makefile
+$(READY): tests/requirements.txt tests/unit/requirements.txt tests/integration/requirements.txt Makefile
 	@echo "Setting up .cache (once) ..."
 	@rm -rf $(VENV)
 	@mkdir -p $(TMPDIR) $(NAMESPACE)
