@@ -51,6 +51,11 @@ browser: $(READY)  ## Test the report's web page in headless Chromium (Debian: c
 	@uv pip install --quiet --python $(BIN)/python --requirement tests/browser/requirements.txt
 	python -m pytest -rs tests/browser
 
+.PHONY: awx
+awx: $(READY)  ## Test what is for AWX: its set-up, jobs by ansible-runner, hosts by SSH (Debian: openssh-server; some minutes)
+	@uv pip install --quiet --python $(BIN)/python --requirement tests/awx/requirements.txt
+	python -m pytest -n 2 -rs tests/awx
+
 .PHONY: faults
 faults: $(READY)  ## Test the promises under faults, attacks and kills (some minutes)
 	python -m pytest -n 2 tests/faults

@@ -80,6 +80,13 @@ class Refused(Exception):
     """What AWX answers with 400. The text says why."""
 
 
+class _Files(SimpleNamespace):
+    """What `tower.filename` is where there are several files: none itself."""
+
+    def __str__(self) -> str:
+        raise jinja2.UndefinedError("tower.filename, and not the name of one of the files")
+
+
 def _check(value: Any, schema: Mapping[str, Any], **options: Any) -> None:
     for error in jsonschema.Draft4Validator(schema, **options).iter_errors(value):
         raise Refused(f"{error.json_path}: {error.message}")
@@ -105,11 +112,11 @@ def check_credential_type(definition: Mapping[str, Any]) -> None:
         if name.startswith("ANSIBLE_") or name in ENV_BLOCKLIST:
             raise Refused(f"environment variable {name}")
 
-    files = [name for name in injectors.get("file", {})]
+    files = list(injectors.get("file", {}))
     if "template" in files and len(files) > 1:
         raise Refused("one file or several")
     labels = [name.partition(".")[2] for name in files]
-    filename = "example" if files == ["template"] else SimpleNamespace(**dict.fromkeys(labels, "example"))
+    filename = "example" if files == ["template"] else _Files(**dict.fromkeys(labels, "example"))
     namespace = {**dict.fromkeys(names, "example"), "tower": SimpleNamespace(filename=filename)}
     sandbox = jinja2.sandbox.ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined)
     for part in injectors.values():

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from awx._controller import TOKEN, Controller
 from functional._runs import BIN, CHECKOUT, COLLECTIONS, KeyPair, Playbooks, Run, assert_nowhere, secret_lines
+from functional.conftest import key  # noqa: F401
 from tools.cores import CACHE, add_collection, environment
 
 PROJECT = CHECKOUT / "docs/examples/awx_project"
@@ -52,11 +53,6 @@ def awx_collection() -> Path:
         if not (folder / "ansible_collections/awx/awx/MANIFEST.json").exists():
             add_collection("awx.awx", BUNDLE, folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def key() -> KeyPair:
-    return KeyPair.make("RSA", "rsa_keygen_bits:2048")
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def test_it_holds_what_users_need_and_nothing_else(artefact: pathlib.Path) -> No
     with tarfile.open(artefact) as archive:
         files = {member.name for member in archive if member.isfile()}
     top = {name.split("/")[0] for name in files}
-    assert top == {"CHANGELOG.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "docs", "meta", "playbooks", "plugins", "requirements.yml", "roles"}
+    assert top == {"CHANGELOG.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "docs", "meta", "playbooks", "plugins", "requirements.txt", "requirements.yml", "roles"}
     assert {name for name in files if name.endswith((".pyc", ".pem", ".log"))} == set()
     source = {name for name in files_of_the_checkout() if name.startswith("plugins/")}
     assert {name for name in files if name.startswith("plugins/")} == source
