@@ -52,9 +52,9 @@ browser: $(READY)  ## Test the report's web page in headless Chromium (Debian: c
 	python -m pytest -rs tests/browser
 
 .PHONY: awx
-awx: $(READY)  ## Test what is for AWX: its set-up, jobs by ansible-runner, hosts by SSH (Debian: openssh-server; some minutes)
+awx: $(READY)  ## Test the life in AWX: jobs of ansible-runner, and hosts by SSH (Debian, as root: openssh-server and sudo)
 	@uv pip install --quiet --python $(BIN)/python --requirement tests/awx/requirements.txt
-	python -m pytest -n 2 -rs tests/awx
+	python -m pytest -rs -n 2 --dist worksteal tests/awx
 
 .PHONY: faults
 faults: $(READY)  ## Test the promises under faults, attacks and kills (some minutes)
