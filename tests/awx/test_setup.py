@@ -244,9 +244,5 @@ def test_what_is_missing_is_said(set_up: SetUp, settings: dict[str, Any], env: d
 
 
 def test_it_can_be_read_without_awx_awx(set_up: SetUp) -> None:
-    """Nobody but who sets up AWX needs the collection awx.awx; who does, is told at the first object."""
-    without = {"ANSIBLE_COLLECTIONS_PATH": COLLECTIONS}
-    assert ok(set_up("--syntax-check", env=without)).rc == 0
-    run = set_up(env={**ACCOUNT, **without})
-    assert run.rc != 0
-    assert "awx.awx.credential_type" in run.text and "missing collection" in run.text
+    """Nobody but who sets up AWX needs the collection awx.awx."""
+    ok(set_up("--syntax-check", env={"ANSIBLE_COLLECTIONS_PATH": COLLECTIONS}))
