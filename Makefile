@@ -6,6 +6,7 @@ CACHE := $(CURDIR)/.cache
 VENV := $(CACHE)/venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS := $(CACHE)/docs
 NAMESPACE := $(CACHE)/collections/ansible_collections/kaleyra
 
 # Everything that is written stays in the checkout, and nothing of the user's own settings counts.
@@ -51,6 +52,11 @@ browser: $(READY)  ## Test the report's web page in headless Chromium (Debian: c
 	@uv pip install --quiet --python $(BIN)/python --requirement tests/browser/requirements.txt
 	python -m pytest -rs tests/browser
 
+.PHONY: awx
+awx: $(READY)  ## Test the life in AWX: jobs of ansible-runner, and hosts by SSH (Debian, as root: openssh-server and sudo)
+	@uv pip install --quiet --python $(BIN)/python --requirement tests/awx/requirements.txt
+	python -m pytest -rs -n 2 --dist worksteal tests/awx
+
 .PHONY: faults
 faults: $(READY)  ## Test the promises under faults, attacks and kills (some minutes)
 	python -m pytest -n 2 tests/faults
@@ -59,6 +65,14 @@ faults: $(READY)  ## Test the promises under faults, attacks and kills (some min
 fuzz: $(READY)  ## Fuzz the parsers, guided by coverage, for a minute (Linux on x86-64; SEED=n repeats a run)
 	@uv pip install --quiet --python $(BIN)/python --requirement tests/faults/requirements.txt
 	python -m faults.fuzz_parsers --seconds 60 --seed $(or $(SEED),0)
+
+.PHONY: docs
+docs: $(READY)  ## Build the documentation site: .cache/docs/html/index.html
+	@uv pip install --quiet --python $(BIN)/python --requirement docs/docsite/requirements.txt
+	@rm -rf $(DOCS) && mkdir -p -m 755 $(DOCS)/source/reference
+	@cp -R README.md docs/*.md docs/docsite/index.md docs/images docs/examples $(DOCS)/source
+	@GIT_CEILING_DIRECTORIES=$(CURDIR) antsibull-docs collection --use-current --squash-hierarchy --fail-on-error --dest-dir $(DOCS)/source/reference kaleyra.whatsapp
+	@sphinx-build --fail-on-warning --keep-going --quiet -c docs/docsite -d $(DOCS)/doctrees $(DOCS)/source $(DOCS)/html
 
 .PHONY: lint
 lint: $(READY)  ## Run ansible-lint with its production profile
@@ -86,7 +100,7 @@ bench-growth: $(READY)  ## Measure what a number costs in lists of 100 to 100,00
 clean:  ## Remove everything that was made
 	rm -rf $(CACHE) .ansible
 
-$(READY): tests/requirements.txt Makefile
+$(READY): tests/requirements.txt tests/unit/requirements.txt tests/integration/requirements.txt Makefile
 	@echo "Setting up .cache (once) ..."
 	@rm -rf $(VENV)
 	@mkdir -p $(TMPDIR) $(NAMESPACE)

@@ -62,7 +62,7 @@ def test_it_holds_what_users_need_and_nothing_else(artefact: pathlib.Path) -> No
         files = {member.name for member in archive if member.isfile()}
     top = {name.split("/")[0] for name in files}
     assert top == {
-        *("CHANGELOG.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md"),
+        *("CHANGELOG.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "requirements.txt"),
         *("changelogs", "docs", "meta", "playbooks", "plugins", "roles"),
     }
     assert {name for name in files if name.startswith("changelogs/")} == {"changelogs/changelog.yaml"}

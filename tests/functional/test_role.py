@@ -368,6 +368,13 @@ def test_what_is_missing_is_named(playbooks: Playbooks, simulator: Simulator, ke
     assert simulator.count() == 0
 
 
+def published(run: Run) -> dict[str, Any]:
+    """What is handed on to the next node of a workflow, by one task for the play."""
+    stats = run.one("Publish what came of each number")["ansible_stats"]
+    assert (stats["per_host"], stats["aggregate"]) == (False, True)
+    return dict(stats["data"]["flows_encryption_numbers"])
+
+
 def test_the_summary_counts_all_numbers_of_the_play_in_one_line(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
     good, bad, last = (new_number() for _ in range(3))
     shops = {"flows_encryption_phone_numbers": [new_number(), "junk", new_number()]}
@@ -386,6 +393,16 @@ def test_the_summary_counts_all_numbers_of_the_play_in_one_line(playbooks: Playb
     run = playbooks.run(play(), inventory)
     assert said(run) == [f"6 numbers: 4 changed, 0 unchanged, 2 failed. Key {key.fingerprint}: 4. No number was tried on broken."]
     assert run.failed() == {bad, "shops", "broken"}
+    assert published(run) == {
+        good: {"changed": True, "status": "absent", "fingerprint": key.fingerprint},
+        last: {"changed": True, "status": "absent", "fingerprint": key.fingerprint},
+        **{
+            number: {"changed": True, "status": "absent", "fingerprint": key.fingerprint}
+            for number in shops["flows_encryption_phone_numbers"]
+            if number != "junk"
+        },
+        **dict.fromkeys((bad, "junk"), {"changed": False, "status": "failed", "fingerprint": None}),
+    }
     # After each batch; the first one without a good host ends the play.
     run = playbooks.run(play(serial=2), inventory)
     assert said(run) == [
@@ -401,4 +418,4 @@ def test_the_summary_counts_all_numbers_of_the_play_in_one_line(playbooks: Playb
     inventory["all"]["vars"]["flows_encryption_summary"] = ""
     run = playbooks.run(play(), inventory, "--limit", good_ones)
     assert run.rc == 0, run.output
-    assert not any(outcome.task == SUM_UP for outcome in run.outcomes)
+    assert not run.of(SUM_UP)
