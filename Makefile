@@ -51,6 +51,11 @@ browser: $(READY)  ## Test the report's web page in headless Chromium (Debian: c
 	@uv pip install --quiet --python $(BIN)/python --requirement tests/browser/requirements.txt
 	python -m pytest -rs tests/browser
 
+.PHONY: awx
+awx: $(READY)  ## Test the life in AWX: jobs of ansible-runner, and hosts by SSH (Debian, as root: openssh-server and sudo)
+	@uv pip install --quiet --python $(BIN)/python --requirement tests/awx/requirements.txt
+	python -m pytest -rs -n 2 --dist worksteal tests/awx
+
 .PHONY: faults
 faults: $(READY)  ## Test the promises under faults, attacks and kills (some minutes)
 	python -m pytest -n 2 tests/faults
