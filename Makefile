@@ -52,6 +52,11 @@ browser: docs  ## Test the report's web page and the documentation site in headl
 	@uv pip install --quiet --python $(BIN)/python --requirement tests/browser/requirements.txt
 	python -m pytest -rs tests/browser
 
+.PHONY: awx
+awx: $(READY)  ## Test the life in AWX: jobs of ansible-runner, and hosts by SSH (Debian, as root: openssh-server and sudo)
+	@uv pip install --quiet --python $(BIN)/python --requirement tests/awx/requirements.txt
+	python -m pytest -rs -n 2 --dist worksteal tests/awx
+
 .PHONY: faults
 faults: $(READY)  ## Test the promises under faults, attacks and kills (some minutes)
 	python -m pytest -n 2 tests/faults
@@ -75,6 +80,16 @@ docs: $(READY)  ## Build the documentation site: .cache/docs/html/index.html
 lint: $(READY)  ## Run ansible-lint with its production profile
 	ansible-lint
 
+.PHONY: gates
+gates: $(READY)  ## Run every tool that looks at the collection without running it (ONLY="ruff mypy": those)
+	@uv pip install --quiet --python $(BIN)/python --requirement tests/gates/requirements.txt
+	@python -m gates $(ONLY)
+
+.PHONY: changelog
+changelog: $(READY)  ## Release the version of galaxy.yml: gather changelogs/fragments into CHANGELOG.md
+	@uv pip install --quiet --python $(BIN)/python --requirement tests/gates/requirements.txt
+	antsibull-changelog release
+
 .PHONY: bench
 bench: $(READY)  ## Measure the costs, against set_fact, uri, ping and a bare pool of requests (ROUNDS=n: 5)
 	python -m benchmark --rounds $(or $(ROUNDS),5)
@@ -87,7 +102,7 @@ bench-growth: $(READY)  ## Measure what a number costs in lists of 100 to 100,00
 clean:  ## Remove everything that was made
 	rm -rf $(CACHE) .ansible
 
-$(READY): tests/requirements.txt Makefile
+$(READY): tests/requirements.txt tests/unit/requirements.txt tests/integration/requirements.txt Makefile
 	@echo "Setting up .cache (once) ..."
 	@rm -rf $(VENV)
 	@mkdir -p $(TMPDIR) $(NAMESPACE)

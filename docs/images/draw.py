@@ -181,7 +181,49 @@ def rotation() -> Picture:
     return drawn
 
 
-PICTURES: tuple[Callable[[], Picture], ...] = (key, record, rotation)
+def awx() -> Picture:
+    drawn = Picture(
+        1000,
+        470,
+        "Where keys and records live in AWX",
+        "AWX keeps the credential, the inventory and the project, and starts an execution environment for each job, which vanishes with all that "
+        "was written in it. What lasts is on the key host, which the job reaches by SSH: the private key, its public key and the records. The API "
+        "is called from there. The public key alone goes to Kaleyra. The workflow hands it from its first job to the second.",
+    )
+    drawn.rect(24, 24, 270, 422, "column")
+    drawn.text(159, 58, "AWX", size=17, kind="strong")
+    drawn.text(159, 79, "lasts: its database", size=14, kind="quiet")
+    drawn.box(44, 98, 230, 92, "Credential", "account and app secret,\nor the private key itself")
+    drawn.box(44, 206, 230, 76, "Inventory", "numbers, and the key host")
+    drawn.box(44, 298, 230, 60, "Project", "playbooks, from Git")
+    drawn.text(159, 392, "no private key in facts\nor artifacts: clear text", size=14, kind="quiet")
+    drawn.rect(354, 24, 270, 422, "column even")
+    drawn.text(489, 58, "Execution environment", size=17, kind="strong")
+    drawn.text(489, 79, "vanishes after each job", size=14, kind="quiet")
+    drawn.box(374, 98, 230, 92, "Ensure key pair", "first node of the workflow")
+    drawn.arrow("M489 190 V270")
+    drawn.chip(489, 228, "public key", "good", 96)
+    drawn.box(374, 276, 230, 92, "Register", "second node, in slices\nor with a limit")
+    drawn.text(489, 402, "nothing written here stays,\nneither ~ nor the project", size=14, kind="quiet")
+    drawn.rect(684, 24, 292, 280, "column")
+    drawn.text(830, 58, "Key host", size=17, kind="strong")
+    drawn.text(830, 79, "lasts: best the Flow endpoint", size=14, kind="quiet")
+    drawn.box(704, 98, 252, 92, "Key pair", "made and kept here\n ")
+    drawn.chip(830, 170, "private key", "old", 100)
+    drawn.box(704, 206, 252, 82, "Records", "what each number carries")
+    drawn.box(684, 362, 292, 84, "Kaleyra", "called from where the records are")
+    drawn.arrow("M274 144 H368")
+    drawn.arrow("M274 244 H318 V322 H368")
+    drawn.arrow("M604 144 H698")
+    drawn.text(651, 132, "SSH", size=14, kind="quiet")
+    drawn.arrow("M604 322 H646 V247 H698")
+    drawn.text(664, 340, "SSH", size=14, kind="quiet")
+    drawn.arrow("M830 288 V356")
+    drawn.chip(830, 328, "public key", "good", 96)
+    return drawn
+
+
+PICTURES: tuple[Callable[[], Picture], ...] = (key, record, rotation, awx)
 
 if __name__ == "__main__":
     for draw in PICTURES:

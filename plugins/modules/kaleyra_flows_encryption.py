@@ -337,7 +337,6 @@ numbers:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import PODS
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._fleet import register_all
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registration import register

@@ -212,7 +212,6 @@ summary:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import PODS
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._evidence import evidence
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._task import PUBLIC_KEY_OPTIONS, Task

@@ -107,7 +107,8 @@ class Browser:
 
     def texts(self, selector: str) -> list[str]:
         """Rendered text of each, in one go however many there are."""
-        return self.run("return Array.from(document.querySelectorAll(arguments[0]), (found) => found.innerText.trim())", selector)
+        texts: list[str] = self.run("return Array.from(document.querySelectorAll(arguments[0]), (found) => found.innerText.trim())", selector)
+        return texts
 
     def press(self, *keys: str) -> None:
         """On the keyboard, wherever the focus is."""

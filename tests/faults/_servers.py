@@ -218,7 +218,7 @@ class Authority:
         return path
 
     def _builder(self, subject: str, key: ec.EllipticCurvePublicKey, first: int, last: int) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.timezone.utc)
+        now = datetime.datetime.now(datetime.UTC)
         return (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, subject)]))

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _api, _pacer
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _pacer
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import make_account
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._api import FlowsEncryptionApi
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import ApiError, OutcomeUnknown, Rejected
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import MAX_BODY
-
 from simulator.client import Simulator
 
 NUMBER = "+919876543210"
@@ -272,7 +271,7 @@ def test_a_success_after_failures_is_a_success(
     faults: list[Fault], attempts: int, call: Call, simulator: Simulator, fingerprint: Callable[[str], str]
 ) -> None:
     assert call(*faults, retries=3) == {
-        **{"attempts": attempts, "http_status": 200, "code": "WA-200"},
+        "attempts": attempts, "http_status": 200, "code": "WA-200",
         "message": "Request Processed Successfully",
     }
     assert simulator.registered() == {SID: {NUMBER: fingerprint("rsa-2048")}}
