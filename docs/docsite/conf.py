@@ -96,7 +96,7 @@ def _fit_in(app: Sphinx, docname: str, source: list[str]) -> None:
 
 # Where docs.ansible.com tells what the reference only names. No inventory of that site is fetched for a dozen links.
 _ELSEWHERE = [
-    (r"ansible_collections\.(community)\.(crypto)\.(\w+?)(?:__return.*|__parameter.*)?", r"collections/\1/\2/\3.html"),
+    (r"ansible_collections\.(?!kaleyra\.)(\w+)\.(\w+)\.(\w+_module)(?:__.*)?", r"collections/\1/\2/\3.html"),
     (r"action_plugins", "plugins/action.html"),
     (r"(common_return_values)", r"reference_appendices/\1.html"),
     (r"ansible_configuration_settings", "reference_appendices/config.html"),
