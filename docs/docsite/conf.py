@@ -20,7 +20,7 @@ GALAXY = yaml.safe_load((Path(__file__).resolve().parents[2] / "galaxy.yml").rea
 
 project = f"{GALAXY['namespace']}.{GALAXY['name']}"
 release = GALAXY["version"]
-copyright = project + " contributors"
+project_copyright = project + " contributors"
 html_title = project
 
 extensions = ["myst_parser", "sphinx_antsibull_ext", "sphinx_copybutton"]

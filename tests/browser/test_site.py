@@ -14,10 +14,9 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
-from functional._runs import CHECKOUT
-
 from browser._browser import Browser
 from browser.test_report_page import POOR_CONTRAST
+from functional._runs import CHECKOUT
 
 SITE = CHECKOUT / ".cache/docs/html"
 PAGES = sorted(str(path.relative_to(SITE)) for path in SITE.rglob("*.html"))
@@ -33,7 +32,8 @@ return pictures.filter((picture) => !picture.naturalWidth || !picture.alt.trim()
 # What stands out of the screen and cannot be brought into it, as a box that scrolls would.
 TOO_WIDE = """
 const room = document.documentElement.clientWidth;
-const scrolls = (element) => element && (["auto", "scroll", "hidden"].includes(getComputedStyle(element).overflowX) || scrolls(element.parentElement));
+const bounds = ["auto", "scroll", "hidden"];
+const scrolls = (element) => element && (bounds.includes(getComputedStyle(element).overflowX) || scrolls(element.parentElement));
 const out = [...document.querySelectorAll("main *, article *")].filter((element) => element.checkVisibility()
   && element.getBoundingClientRect().right > room + 1 && !scrolls(element));
 return [document.documentElement.scrollWidth - room, out.map((element) => element.outerHTML.slice(0, 120))];
@@ -114,6 +114,6 @@ def test_a_picture_follows_the_page_and_not_the_system_alone(browser: Browser, s
     """The theme's switch says the opposite of the system: the picture's ground is as the page's."""
     browser.media(prefers_color_scheme="dark" if scheme == "light" else "light")
     browser.visit(site + "rotation.html")
-    browser.run("document.body.dataset.theme = arguments[0]; document.querySelector('img[src$=\"rotation.svg\"]').scrollIntoView()", scheme)
-    place = browser.run("const box = document.querySelector('img[src$=\"rotation.svg\"]').getBoundingClientRect(); return [box.left + 30, box.top + 4]")
+    browser.run("document.body.dataset.theme = arguments[0]; document.images[0].scrollIntoView()", scheme)
+    place = browser.run("const box = document.images[0].getBoundingClientRect(); return [box.left + 30, box.top + 4]")
     assert (browser.brightness(*place) > 0.5) is (scheme == "light")
