@@ -37,7 +37,7 @@ class Picture:
             f'<title id="t">{escape(title)}</title>',
             f'<desc id="d">{escape(description)}</desc>',
             f"<style>{_STYLE}</style>",
-            '<marker id="tip" viewBox="0 0 10 10" refX="8" refY="5" markerWidth="7" markerHeight="7" orient="auto-start-reverse">'
+            '<marker id="tip" viewBox="0 0 10 10" refX="8" refY="5" markerWidth="7" markerHeight="7" orient="auto-start-reverse">',
             '<path class="head" d="M0 0 L10 5 L0 10 z"/></marker>',
             f'<rect class="ground" width="{width}" height="{height}" rx="12"/>',
         ]

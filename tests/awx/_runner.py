@@ -18,12 +18,11 @@ import itertools
 import json
 import os
 import shutil
-import stat
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -145,7 +144,8 @@ class Job:
     def _stats(self) -> dict[str, Any]:
         found = [event["event_data"] for event in self.events if event["event"] == "playbook_on_stats"]
         assert len(found) == 1, self.stdout
-        return found[0]
+        stats: dict[str, Any] = found[0]
+        return stats
 
     def summary(self, count: str) -> dict[str, int]:
         """How many times each host was ``changed`` or has ``failures``, as the job's page shows; only hosts with one."""
@@ -286,6 +286,11 @@ class AWX:
         )
         assert worker.stderr == b"", worker.stderr.decode()
         events: list[dict[str, Any]] = []
+
+        def keep(event: dict[str, Any]) -> bool:
+            events.append(event)
+            return True
+
         results = directory / "results"
         done = ansible_runner.interface.run(
             streamer="process",
@@ -293,7 +298,7 @@ class AWX:
             private_data_dir=str(results),
             ident=parameters["ident"],
             quiet=True,
-            event_handler=lambda event: events.append(event) or True,
+            event_handler=keep,
         )
         files = {
             str(path.relative_to(results / "artifacts")): path.read_text(errors="replace")
