@@ -48,7 +48,7 @@ functional: $(READY)  ## Test the collection through real ansible-playbook runs
 	python -m pytest -n 4 tests/functional
 
 .PHONY: browser
-browser: $(READY)  ## Test the report's web page in headless Chromium (Debian: chromium and chromium-driver)
+browser: docs  ## Test the report's web page and the documentation site in headless Chromium (Debian: chromium and chromium-driver)
 	@uv pip install --quiet --python $(BIN)/python --requirement tests/browser/requirements.txt
 	python -m pytest -rs tests/browser
 
@@ -70,9 +70,11 @@ fuzz: $(READY)  ## Fuzz the parsers, guided by coverage, for a minute (Linux on 
 docs: $(READY)  ## Build the documentation site: .cache/docs/html/index.html
 	@uv pip install --quiet --python $(BIN)/python --requirement docs/docsite/requirements.txt
 	@rm -rf $(DOCS) && mkdir -p -m 755 $(DOCS)/source/reference
-	@cp -R README.md docs/*.md docs/docsite/index.md docs/images docs/examples $(DOCS)/source
+	@cp -R docs/*.md docs/docsite/index.md docs/images docs/examples $(DOCS)/source
+	@sed 's#](docs/#](#g' README.md > $(DOCS)/source/README.md
 	@GIT_CEILING_DIRECTORIES=$(CURDIR) antsibull-docs collection --use-current --squash-hierarchy --fail-on-error --dest-dir $(DOCS)/source/reference kaleyra.whatsapp
 	@sphinx-build --fail-on-warning --keep-going --quiet -c docs/docsite -d $(DOCS)/doctrees $(DOCS)/source $(DOCS)/html
+	@echo "The documentation site is in $(DOCS)/html."
 
 .PHONY: lint
 lint: $(READY)  ## Run ansible-lint with its production profile

@@ -34,6 +34,7 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "furo"
 html_static_path = ["static"]
+html_favicon = "static/favicon.svg"
 html_css_files = ["site.css"]
 html_show_sphinx = False
 html_copy_source = False
@@ -58,12 +59,16 @@ html_theme_options: dict[str, Any] = {
         "antsibull-table-background-even": "#f4f8f6",
         "antsibull-table-border": "#b9c9c2",
         "antsibull-narrowtable-background": "#f4f8f6",
+        "antsibull-attribute-support-none": "#b91c1c",
         "antsibull-attribute-support-partial": "#7a5d00",
+        "antsibull-option-required": "#b91c1c",
         "antsibull-links-background": "#0b6e4f",
         "antsibull-links-background-active": "#0e8a63",
     },
     "dark_css_variables": {
         **_colours("default-dark"),
+        "antsibull-table-background-header": "#2b302e",
+        "antsibull-narrowtable-background": "#2b302e",
         "color-brand-primary": "#5fd3a6",
         "color-brand-content": "#5fd3a6",
         "color-brand-visited": "#5fd3a6",

@@ -26,8 +26,8 @@ _MISMATCH = 421
 _SIGNATURE = 432
 
 _KEY_REMEDY = (
-    "It cannot decrypt what is encrypted under this public key: it holds another private key. Deploy the private key of this public key "
-    "(with its passphrase, in a format that the endpoint reads), reload the endpoint, and run this again."
+    "It holds another private key. Deploy the private key of this public key (with its passphrase, in a format that it reads), reload the "
+    "endpoint, and run this again."
 )
 _REMEDIES = {
     401: "WhatsApp sends no credentials: take authentication and bot protection away from this URL.",

@@ -34,11 +34,11 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
-REGISTER = "register.yml"
-KEY_PAIR = "key_pair.yml"
-ROTATE = "rotate.yml"
-PLAYBOOKS = {REGISTER: "flows_encryption", KEY_PAIR: "flows_key_pair", ROTATE: "rotate_flows_key"}
-"""Playbooks of a project, which must be files in it, and those of the collection that they import."""
+PROJECT = CHECKOUT / "docs/examples/awx_project"
+REGISTER, ENSURE_KEY_PAIR, ROTATE = "register.yml", "ensure_key_pair.yml", "rotate.yml"
+"""Playbooks of the project."""
+NUMBERS = "whatsapp_numbers"
+"""The group that they are for."""
 
 
 @dataclasses.dataclass
@@ -48,7 +48,6 @@ class Inventory:
     hosts: dict[str, dict[str, Any]]
     groups: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     variables: dict[str, Any] = dataclasses.field(default_factory=dict)
-    group_variables: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     disabled: frozenset[str] = frozenset()
 
     def script(self, slice_number: int = 1, slice_count: int = 1) -> str:
@@ -58,7 +57,7 @@ class Inventory:
         for name, members in self.groups.items():
             there = [host for host in members if host in hosts]
             if there:
-                data[name] = {"hosts": there, "children": [], "vars": self.group_variables.get(name, {})}
+                data[name] = {"hosts": there, "children": [], "vars": {}}
         grouped = {host for members in self.groups.values() for host in members}
         data["all"]["hosts"] = [host for host in hosts if host not in grouped]
         added = {"remote_tower_enabled": "true", "remote_host_enabled": "true"}
@@ -75,6 +74,10 @@ class Credential:
 
     definition: Mapping[str, Any]
     inputs: Mapping[str, Any]
+
+    def but(self, **inputs: Any) -> Credential:
+        """One that was filled in otherwise."""
+        return dataclasses.replace(self, inputs={**self.inputs, **inputs})
 
     def inject(self, env: dict[str, str], directory: Path, container: Path) -> None:
         """Give a job what the type's injectors say: variables of its environment, and files in its private data directory."""
@@ -117,13 +120,14 @@ class Core:
 class Job:
     """A job that has ended, and all that AWX gets of it.
 
-    :param files: the artifacts, from the folder's names to their texts
+    :param files: the artifacts, from the files' names to their texts
+    :param vanished: names of the files that went with the home and the temporary folder of the job
     """
 
     status: str
-    rc: int | None
     events: list[dict[str, Any]]
     files: dict[str, str]
+    vanished: set[str]
 
     @property
     def stdout(self) -> str:
@@ -142,7 +146,7 @@ class Job:
 
     @property
     def _stats(self) -> dict[str, Any]:
-        found = [event["event_data"] for event in self.events if event["event"] == "playbook_on_stats"]
+        found: list[dict[str, Any]] = [event["event_data"] for event in self.events if event["event"] == "playbook_on_stats"]
         assert len(found) == 1, self.stdout
         stats: dict[str, Any] = found[0]
         return stats
@@ -181,15 +185,18 @@ class AWX:
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        # Not below pytest's folder: ssh makes a socket in there, whose path may have 107 characters at most.
+        # Not below pytest's folder: Ansible makes a socket in there, whose path may have 107 characters at most.
         self.folder = Path(tempfile.mkdtemp(prefix="k"))
+        # ssh makes one as well, with a longer name.
+        self._sockets = Path(tempfile.mkdtemp(prefix="k", dir="/tmp"))
         self.lasting = self.folder / "lasting"
         self.lasting.mkdir()
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
 
     def remove(self) -> None:
-        shutil.rmtree(self.folder)
+        for folder in (self.folder, self._sockets):
+            shutil.rmtree(folder)
 
     def run(
         self,
@@ -216,15 +223,15 @@ class AWX:
         with self._lock:
             number = next(self._ids)
         directory, container = self.folder / f"awx_{number}", self.folder / f"r{number}"
-        for folder in (directory, *(directory / name for name in ("env", "inventory", "project", "cp"))):
+        for folder in (directory, directory / "env", directory / "inventory"):
             folder.mkdir(mode=0o700)
         # All that is not in here, and not in `lasting`, does the job find as if it were the first one.
         world = {name: container.with_name(f"{container.name}_{name}") for name in ("home", "tmp")}
         for folder in (container, *world.values()):
             folder.mkdir(mode=0o700)
         try:
-            imports = {name: f"---\n- import_playbook: kaleyra.whatsapp.{imported}\n" for name, imported in PLAYBOOKS.items()}
-            for name, text in {**imports, **(project or {})}.items():
+            shutil.copytree(PROJECT, directory / "project")
+            for name, text in (project or {}).items():
                 (directory / "project" / name).write_text(text)
             self._install_collection(directory / "requirements_collections")
             script = directory / "inventory/hosts"
@@ -247,7 +254,9 @@ class AWX:
                 "AWX_HOST": "https://awx.example.com",
                 "MAX_EVENT_RES": "700000",
                 "ANSIBLE_COLLECTIONS_PATH": f"{container}/requirements_collections",
-                "ANSIBLE_SSH_CONTROL_PATH_DIR": f"{container}/cp",
+                "ANSIBLE_SSH_CONTROL_PATH_DIR": f"{self._sockets}/{number}",
+                # Results with the module's arguments, as all had them before core 2.21: so that secrets would be seen.
+                "ANSIBLE_INJECT_INVOCATION": "1",
                 # With `-u root`, Ansible takes the folder of root on this machine for that of a container.
                 "ANSIBLE_REMOTE_TEMP": f"{world['tmp']}/ansible",
             }
@@ -256,7 +265,6 @@ class AWX:
             parameters = {
                 "ident": str(number),
                 "playbook": playbook,
-                "inventory": "inventory/hosts",
                 "envvars": env,
                 "suppress_env_files": True,
                 "fact_cache_type": "jsonfile" if fact_cache else "",
@@ -266,24 +274,27 @@ class AWX:
         finally:
             for folder in (directory, container, *world.values()):
                 shutil.rmtree(folder)
+            directory.with_name(f"{directory.name}_stream").unlink(missing_ok=True)
 
     def _run(self, directory: Path, container: Path, world: Mapping[str, Path], parameters: Mapping[str, Any]) -> Job:
-        sent = io.BytesIO()
-        ansible_runner.interface.run(streamer="transmit", _output=sent, private_data_dir=str(directory), **parameters)
-        worker = subprocess.run(
-            [sys.executable, "-m", "ansible_runner", "worker", "--private-data-dir", container],
-            input=sent.getvalue(),
-            capture_output=True,
-            cwd=world["home"],
-            env={
-                "PATH": f"{self.core.bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                "LANG": "C.UTF-8",
-                "HOME": str(world["home"]),
-                "TMPDIR": str(world["tmp"]),
-            },
-            timeout=300,  # against a job that hangs, not a measure
-            check=False,
-        )
+        stream = directory.with_name(f"{directory.name}_stream")
+        with stream.open("wb") as sent:
+            ansible_runner.interface.run(streamer="transmit", _output=sent, private_data_dir=str(directory), **parameters)
+        with stream.open("rb") as received:
+            worker = subprocess.run(
+                [sys.executable, "-m", "ansible_runner", "worker", "--private-data-dir", container],
+                stdin=received,
+                capture_output=True,
+                cwd=world["home"],
+                env={
+                    "PATH": f"{self.core.bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                    "LANG": "C.UTF-8",
+                    "HOME": str(world["home"]),
+                    "TMPDIR": str(world["tmp"]),
+                },
+                timeout=300,  # against a job that hangs, not a measure
+                check=False,
+            )
         assert worker.stderr == b"", worker.stderr.decode()
         events: list[dict[str, Any]] = []
 
@@ -300,12 +311,16 @@ class AWX:
             quiet=True,
             event_handler=keep,
         )
+        artifacts = results / "artifacts" / parameters["ident"]
+        # Not the command with its environment, which AWX shows to nobody.
         files = {
-            str(path.relative_to(results / "artifacts")): path.read_text(errors="replace")
-            for path in (results / "artifacts").rglob("*")
-            if path.is_file()
+            str(path.relative_to(artifacts)): path.read_text(errors="replace")
+            for path in artifacts.rglob("*")
+            if path.is_file() and path != artifacts / "command"
         }
-        job = Job(done.status, worker.returncode, events, files)
+        assert {"stdout", "rc"} <= files.keys() and len(files) > len(events)
+        vanished = {str(path) for folder in world.values() for path in folder.rglob("*") if path.is_file()}
+        job = Job(done.status, events, files, vanished)
         # Whatever a test is about: no job may end in a stack trace, or lean on what Ansible drops.
         for mark in ("Traceback (most recent call last)", "DEPRECATION WARNING", "Found duplicate mapping key", "Unexpected failure"):
             assert mark not in job.stdout, job.stdout

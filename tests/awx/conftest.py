@@ -4,7 +4,58 @@
 
 from __future__ import annotations
 
-from awx._set_up import awx_collection, controller, set_up
-from functional.conftest import _simulator, key, playbooks, simulator
+import os
+from collections.abc import Iterator
 
+import pytest
+import yaml
+from awx._runner import AWX, CHECKOUT, Core, Credential
+from awx._set_up import awx_collection, controller, set_up
+from awx._sshd import Host, obstacle
+from functional._runs import API_KEY, BIN, SID
+from functional.conftest import _simulator, key, playbooks, simulator
+from simulator.client import Simulator
+from tools.cores import environment
+
+# Fixtures that are needed here, too.
 __all__ = ["_simulator", "awx_collection", "controller", "key", "playbooks", "set_up", "simulator"]
+
+CORES = ("newest", "2.16")
+"""The one to develop with, and that of Ansible Automation Platform."""
+
+
+@pytest.fixture(params=CORES)
+def core(request: pytest.FixtureRequest) -> Core:
+    return Core(request.param, BIN if request.param == "newest" else environment(request.param) / "bin")
+
+
+@pytest.fixture
+def awx(core: Core) -> Iterator[AWX]:
+    awx = AWX(core)
+    yield awx
+    awx.remove()
+
+
+@pytest.fixture(scope="session")
+def _host() -> Iterator[Host]:
+    reason = obstacle()
+    if reason:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no host to reach by SSH: {reason}")
+    host = Host()
+    yield host
+    host.stop()
+
+
+@pytest.fixture
+def host(_host: Host) -> Host:
+    """A host to reach by SSH, on which nothing has been done yet."""
+    _host.clean()
+    return _host
+
+
+@pytest.fixture
+def account(simulator: Simulator) -> Credential:
+    """The credential, as a form gives it in which nothing but the account was filled in."""
+    definition = yaml.safe_load((CHECKOUT / "roles/awx_setup/files/credential_type.yml").read_text())
+    blank = dict.fromkeys((field["id"] for field in definition["inputs"]["fields"]), "")
+    return Credential(definition, {**blank, "api_url": simulator.url, "sid": SID, "api_key": API_KEY})

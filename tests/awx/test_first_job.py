@@ -31,13 +31,15 @@ class Launcher:
 
     def _inventory(self, number: int) -> Inventory:
         hosts = {item["id"]: item for item in self._objects["hosts"].values() if item["inventory"] == number}
-        groups = [item for item in self._objects["groups"].values() if item["inventory"] == number]
-        return Inventory(
-            hosts={item["name"]: json.loads(item["variables"] or "{}") for item in hosts.values()},
-            groups={group["name"]: [hosts[host]["name"] for host in group["hosts"]] for group in groups},
-            variables=json.loads(self._objects["inventories"][number]["variables"]),
-            group_variables={group["name"]: json.loads(group["variables"] or "{}") for group in groups},
-        )
+        variables: dict[str, dict[str, Any]] = {item["name"]: {} for item in hosts.values()}
+        groups = {}
+        for group in self._objects["groups"].values():
+            groups[group["name"]] = [hosts[host]["name"] for host in group["hosts"]]
+            for name in groups[group["name"]]:
+                variables[name].update(json.loads(group["variables"] or "{}"))
+        for host in hosts.values():
+            variables[host["name"]].update(json.loads(host["variables"] or "{}"))
+        return Inventory(variables, groups, json.loads(self._objects["inventories"][number]["variables"]))
 
     def job(self, template: dict[str, Any], artifacts: dict[str, Any]) -> list[Job]:
         """Run a job template, and return the job, or those of its slices."""

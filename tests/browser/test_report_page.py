@@ -36,7 +36,7 @@ const luminance = (colour) => {
 const behind = (element) => {
   for (; element; element = element.parentElement) {
     const colour = getComputedStyle(element).backgroundColor;
-    if (rgb(colour)[3]) return colour;
+    if (rgb(colour)[3] === 255) return colour;
   }
   return "white";
 };

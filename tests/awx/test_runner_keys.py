@@ -1,0 +1,100 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Where a key can live when a job leaves nothing behind, and that it is told to nobody."""
+
+from __future__ import annotations
+
+from awx._runner import AWX, ENSURE_KEY_PAIR, NUMBERS, REGISTER, Credential, Inventory, Job
+from endpoint.client import Endpoint
+from functional._runs import API_KEY, SID, KeyPair, assert_nowhere, fingerprint_of, new_number, openssl, secret_lines
+from functional.test_secrets import spellings
+from simulator.client import Simulator
+
+WARN = "Warn that the records vanish with this job's container"
+
+
+def of_numbers(*numbers: str, **variables: object) -> Inventory:
+    of_all = {f"flows_encryption_{name}": value for name, value in variables.items()}
+    return Inventory({number: {} for number in numbers}, {NUMBERS: [*numbers]}, of_all)
+
+
+def test_a_key_and_records_need_a_place_that_lasts(awx: AWX, simulator: Simulator, account: Credential) -> None:
+    numbers = new_number(), new_number()
+    private, cache = awx.lasting / "keys/private.pem", awx.lasting / "records"
+    # As a survey gives what was not chosen.
+    inventory = of_numbers(*numbers, private_key_path=str(private), key_path_is_persistent="False", cache_path_is_persistent="")
+    # The container by a name of its own is no other place.
+    inventory.hosts["here"] = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
+    for playbook, key_host in ((REGISTER, "localhost"), (ENSURE_KEY_PAIR, "here")):
+        inventory.variables["flows_encryption_key_host"] = key_host
+        job = awx.run(playbook, inventory, credentials=[account], check=playbook == REGISTER)
+        assert job.status == "failed" and set(job.summary("failures")) == ({*numbers} if playbook == REGISTER else {"localhost"}), job.stdout
+        for way_out in ("flows_encryption_key_host", "flows_encryption_key_path_is_persistent", "KALEYRA_FLOWS_PRIVATE_KEY_FILE"):
+            assert way_out in job.text
+        assert not private.parent.exists() and simulator.count() == 0
+
+    # The administrator has exposed a path for the key, but the records are forgotten.
+    inventory.variables["flows_encryption_key_path_is_persistent"] = "yes"
+    job = awx.run(REGISTER, inventory, credentials=[account])
+    assert job.status == "successful" and job.reasons() == dict.fromkeys(numbers, "absent"), job.stdout
+    assert len(job.of(WARN)) == 1 and job.text.count("Warning:") == 1
+    for part in ("registers every number again", "flows_encryption_api_host", "flows_encryption_cache_path_is_persistent"):
+        assert part in job.text
+    assert sum("/.ansible/kaleyra_flows_encryption/" in name and not name.endswith("lock") for name in job.vanished) == 2, job.vanished
+    content = private.read_text()
+    fingerprint = fingerprint_of(openssl("pkey", "-in", private, "-pubout"))
+
+    # So they are registered once more, and from here on the records last, too.
+    inventory.variables.update(flows_encryption_cache_path=str(cache), flows_encryption_cache_path_is_persistent=True)
+    for status, changed, requests in (("absent", {*numbers}, 4), ("up_to_date", set(), 4)):
+        job = awx.run(REGISTER, inventory, credentials=[account])
+        assert job.status == "successful" and set(job.summary("changed")) == changed, job.stdout
+        assert (job.reasons(), simulator.count()) == (dict.fromkeys(numbers, status), requests)
+        assert not job.of(WARN) and private.read_text() == content
+    assert simulator.registered() == {SID: dict.fromkeys(numbers, fingerprint)}
+
+
+def test_a_private_key_by_a_credential(awx: AWX, simulator: Simulator, account: Credential, key: KeyPair) -> None:
+    """As forms give it: with CRLF and without a last line break; encrypted, with a passphrase that is right or wrong."""
+    passphrase, app_secret = "Open-Sesame-3001", "App-Secret-3002"
+    encrypted = openssl("pkey", "-aes256", "-passout", f"pass:{passphrase}", stdin=key.private)
+    numbers = new_number(), new_number()
+    inventory = of_numbers(*numbers)
+    plain = account.but(private_key=key.private.strip().replace("\n", "\r\n"))
+    protected = account.but(private_key=encrypted.replace("\n", "\r\n"), private_key_passphrase=passphrase, app_secret=app_secret)
+    mistaken = protected.but(private_key_passphrase="Open-Barley-3003")
+
+    def run(playbook: str, credential: Credential) -> Job:
+        """One that says and leaves the most."""
+        return awx.run(playbook, inventory, credentials=[credential], diff=True, verbosity=4, fact_cache=True)
+
+    published = run(ENSURE_KEY_PAIR, plain)
+    assert published.status == "successful" and not published.summary("changed"), published.stdout
+    assert published.artifacts == {"flows_encryption_public_key": key.public, "flows_encryption_fingerprint": key.fingerprint}
+
+    with_key = awx.lasting / "private.pem"
+    with_key.write_text(key.private)
+    with Endpoint(awx.lasting / "list", [with_key], app_secret=app_secret) as endpoint:
+        inventory.variables["flows_encryption_endpoint_url"] = endpoint.url
+        registered = run(REGISTER, protected)
+        assert set(endpoint.answered()) == {200, 421, 432}  # 432: the wrong signature was refused, the right one was not
+        del inventory.variables["flows_encryption_endpoint_url"]
+    assert registered.status == "successful" and registered.reasons() == dict.fromkeys(numbers, "absent"), registered.stdout
+    assert simulator.registered() == {SID: dict.fromkeys(numbers, key.fingerprint)}
+    assert not registered.of("Make the private key")
+
+    refused = run(REGISTER, mistaken)
+    assert refused.status == "failed" and simulator.count() == 2, refused.stdout
+    assert "passphrase" in refused.text.lower()
+
+    jobs = {"published": published, "registered": registered, "refused": refused}
+    artifacts = {(name, path): text for name, job in jobs.items() for path, text in job.files.items()}
+    # The arguments are among the results, so this would see secrets.
+    assert any('"module_args"' in text for text in artifacts.values())
+    secrets = [text for secret in (API_KEY, passphrase, "Open-Barley-3003", app_secret) for text in spellings(secret)]
+    assert_nowhere([*secrets, *secret_lines(key.private), *secret_lines(encrypted)], artifacts)
+    # What AWX would store in its database: a file for each host, in which there is nothing.
+    cached = {path: text for path, text in artifacts.items() if path[1].startswith("fact_cache/")}
+    assert set(cached.values()) <= {"{}", '{"__payload__": "{}"}'}, cached
