@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 
 from ._errors import InvalidInput
@@ -43,7 +44,7 @@ class Account:
     sid: str
     api_key: str = dataclasses.field(repr=False)
 
-    @property
+    @functools.cached_property
     def api(self) -> str:
         """API host, with port and path where they are not the usual ones: what records are bound to."""
         return self.base_url.partition("://")[2]

@@ -17,11 +17,14 @@ from ._http import MAX_CALLS
 from ._pacer import Pacer
 from ._phone_number import normalise_phone_number
 from ._pool import work_through
-from ._record import KnownKey, RecordFile
+from ._record import KnownKey, RecordFile, has_litter
 from ._registration import Registration, state_after, state_before
 
 # Seconds between two words on how far it is.
 _SAY_EVERY = 10.0
+
+# Numbers in a list up to which each number's own look for litter is cheaper than one into the folder.
+_FEW = 100
 
 # In the one message for all: how many causes are told, and how many numbers that share one.
 _CAUSES, _EXAMPLES = 3, 3
@@ -79,11 +82,12 @@ def register_all(params: t.Mapping[str, t.Any], *, check_mode: bool, say: t.Call
 
 
 def _plan(
-    registration: Registration, phone_numbers: t.Iterable[str], warnings: list[tuple[str, str]], check_mode: bool
+    registration: Registration, phone_numbers: t.Sequence[str], warnings: list[tuple[str, str]], check_mode: bool
 ) -> tuple[list[Result], list[_Job]]:
     """Return the result of each number as things stand, and what is to be done. Without threads: reading is all there is to do."""
     results: dict[str, Result] = {}
     jobs: list[_Job] = []
+    tidies = not check_mode and (len(phone_numbers) < _FEW or has_litter(registration.cache_path))
     for text in phone_numbers:
         try:
             phone_number = normalise_phone_number(text)
@@ -100,7 +104,7 @@ def _plan(
             warnings.append((phone_number, plan.warning))
         if plan.changed:
             jobs.append((known, result))
-        elif not check_mode:
+        elif tidies:
             known.tidy()
     return list(results.values()), jobs
 

@@ -27,6 +27,7 @@ from ._sync import sync_folder
 _FORMAT = 1
 _IDENTITY = ("api", "sid", "phone_number")
 _MAX_BYTES = 4096
+_NEW = ".new"
 _FINGERPRINT = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){31}")
 _NAME = re.compile(r"([A-Za-z0-9._~%-]+),([A-Za-z0-9_-]+),(\+[1-9][0-9]{6,14})\.json")
 
@@ -105,7 +106,7 @@ class RecordFile:
 
     @property
     def _new(self) -> str:
-        return self._path + ".new"
+        return self._path + _NEW
 
     @property
     def identity(self) -> dict[str, str]:
@@ -188,12 +189,14 @@ class RecordFile:
         except (OSError, ValueError) as exc:
             raise Unreadable(getattr(exc, "strerror", exc)) from exc
         try:
-            if not stat.S_ISREG(os.fstat(file).st_mode):
-                raise Unreadable("it is not a file")
             content = os.read(file, _MAX_BYTES + 1)
+            if not content and not stat.S_ISREG(os.fstat(file).st_mode):  # only then, as it takes its time
+                raise Unreadable("it is not a file")
             if len(content) > _MAX_BYTES:
                 raise Unreadable("it is too long")
             return content
+        except IsADirectoryError:
+            raise Unreadable("it is not a file") from None
         except OSError as exc:
             raise Unreadable(exc.strerror) from exc
         finally:
@@ -267,6 +270,14 @@ class RecordFile:
                 f"The record cannot be kept in cache_path {self._folder}: {getattr(exc, 'strerror', exc)}. "
                 "Give a folder that the task's user can write, or tell what is registered with known_fingerprint."
             ) from exc
+
+
+def has_litter(cache_path: str) -> bool:
+    """Whether the folder holds what a process left that was killed while it wrote a record: one look instead of one for each number."""
+    try:
+        return any(name.endswith(_NEW) for name in os.listdir(cache_path))
+    except (OSError, ValueError):  # ValueError: a NUL in the path
+        return False
 
 
 def record_files(cache_path: str) -> t.Iterator[RecordFile]:

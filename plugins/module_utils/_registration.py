@@ -70,13 +70,13 @@ class Registration:
         self.fingerprint = self.key.fingerprint
         self.api = FlowsEncryptionApi(self.account, params["timeout"], params["retries"], Tls(params["validate_certs"], params["ca_path"]), pacer)
         self._known = KnownKey(normalise_fingerprint(params["known_fingerprint"])) if params["known_fingerprint"] else None
-        self._cache_path: str = params["cache_path"]
+        self.cache_path: str = params["cache_path"]
         self._force: bool = params["force"]
         self._cache_valid_time: int | None = params["cache_valid_time"]
 
     def known(self, phone_number: str) -> KnownKey | RecordFile:
         """What tells the key that the number carries."""
-        return self._known or RecordFile(self._cache_path, self.account.api, self.account.sid, phone_number)
+        return self._known or RecordFile(self.cache_path, self.account.api, self.account.sid, phone_number)
 
     def plan(self, known: KnownKey | RecordFile) -> Plan:
         """What is to be done as things stand."""

@@ -86,6 +86,7 @@ def test_from_nothing_and_again(
     assert ensure["success_nodes"] == [register["id"]] and not register["success_nodes"]
     # An answer of the workflow's survey would win against what the first node hands on.
     asked = [question["variable"] for question in workflow["survey_spec"]["spec"]]
+    assert workflow["ask_limit_on_launch"]
     assert "flows_encryption_phone_numbers" in asked and "flows_encryption_public_key" not in asked
 
     # Somebody else's environment, with another API key in it: secrets are not compared, and not written.

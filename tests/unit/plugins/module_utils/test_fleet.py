@@ -154,8 +154,10 @@ def test_warnings_are_told_once_for_numbers_that_share_them(params: Params) -> N
     assert _all(options)["warnings"] == []
 
 
-def test_what_a_kill_left_behind_goes_with_the_next_real_run(params: Params) -> None:
-    options = params(phone_numbers=NUMBERS[:3])
+@pytest.mark.parametrize("count", [3, 150])
+def test_what_a_kill_left_behind_goes_with_the_next_real_run(params: Params, count: int) -> None:
+    """Looked for number by number in a short list, by one look into the folder for a long one."""
+    options = params(phone_numbers=[f"+9198{7000000 + n:08}" for n in range(count)])
     _all(options)
     litter = [Path(f"{path}.new") for path in Path(options["cache_path"]).glob("*.json")]
     for path in litter:
