@@ -20,11 +20,11 @@ GALAXY = yaml.safe_load((Path(__file__).resolve().parents[2] / "galaxy.yml").rea
 
 project = f"{GALAXY['namespace']}.{GALAXY['name']}"
 release = GALAXY["version"]
-copyright = project + " contributors"
+project_copyright = project + " contributors"
 html_title = project
 
 extensions = ["myst_parser", "sphinx_antsibull_ext", "sphinx_copybutton"]
-exclude_patterns = ["README.md"]  # the home page includes it
+exclude_patterns = ["README.md", "examples"]  # the home page includes the one, and guides lead to the others
 myst_heading_anchors = 3  # as GitHub has them
 default_role = "any"
 highlight_language = "YAML+Jinja"
@@ -77,12 +77,13 @@ html_theme_options: dict[str, Any] = {
     },
 }
 
-# A guide's link to a file outside docs/ -> the page that tells the same here; what has none is on GitHub.
+# A guide's link to a file outside docs/ -> the page that tells the same here; what has none is on GitHub, like folders.
 _PAGES = [
     (r"\.\./README\.md", "index.md"),
     (r"\.\./roles/(\w+)/README\.md", r"reference/\1_role.rst"),
     (r"\.\./plugins/modules/(\w+)\.py", r"reference/\1_module.rst"),
     (r"\.\./", GALAXY["repository"] + "/blob/main/"),
+    (r"(examples/\w+)\)", GALAXY["repository"] + r"/tree/main/docs/\1)"),
 ]
 
 
@@ -95,7 +96,7 @@ def _fit_in(app: Sphinx, docname: str, source: list[str]) -> None:
 
 # Where docs.ansible.com tells what the reference only names. No inventory of that site is fetched for a dozen links.
 _ELSEWHERE = [
-    (r"ansible_collections\.(community)\.(crypto)\.(\w+?)(?:__return.*|__parameter.*)?", r"collections/\1/\2/\3.html"),
+    (r"ansible_collections\.(?!kaleyra\.)(\w+)\.(\w+)\.(\w+_module)(?:__.*)?", r"collections/\1/\2/\3.html"),
     (r"action_plugins", "plugins/action.html"),
     (r"(common_return_values)", r"reference_appendices/\1.html"),
     (r"ansible_configuration_settings", "reference_appendices/config.html"),

@@ -34,12 +34,8 @@ from simulator.client import Simulator
 API_KEY = "Api-Key-Of-The-Documentation-7d1f"
 MODULES = sorted(path.stem for path in (CHECKOUT / "plugins/modules").glob("[!_]*.py"))
 # AWX's files and jobs are no snippets to be run one by one: they have tests of their own.
-PAGES = sorted(
-    str(path.relative_to(CHECKOUT))
-    for pattern in ("*.md", "docs/*.md", "roles/*/*.md")
-    for path in CHECKOUT.glob(pattern)
-    if path.name != "awx.md"
-)
+_TEXTS = [str(path.relative_to(CHECKOUT)) for pattern in ("*.md", "docs/*.md", "roles/*/*.md") for path in CHECKOUT.glob(pattern)]
+PAGES = sorted(text for text in _TEXTS if "awx" not in text)
 
 # What sets up the machine, and not the collection's work.
 _NOT_RUN = ("make ", "ansible-galaxy collection install ", "python -m pip install ", "git clone ", "cd ")
