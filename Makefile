@@ -6,6 +6,7 @@ CACHE := $(CURDIR)/.cache
 VENV := $(CACHE)/venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS := $(CACHE)/docs
 NAMESPACE := $(CACHE)/collections/ansible_collections/kaleyra
 
 # Everything that is written stays in the checkout, and nothing of the user's own settings counts.
@@ -47,7 +48,7 @@ functional: $(READY)  ## Test the collection through real ansible-playbook runs
 	python -m pytest -n 4 tests/functional
 
 .PHONY: browser
-browser: $(READY)  ## Test the report's web page in headless Chromium (Debian: chromium and chromium-driver)
+browser: docs  ## Test the report's web page and the documentation site in headless Chromium (Debian: chromium and chromium-driver)
 	@uv pip install --quiet --python $(BIN)/python --requirement tests/browser/requirements.txt
 	python -m pytest -rs tests/browser
 
@@ -65,9 +66,29 @@ fuzz: $(READY)  ## Fuzz the parsers, guided by coverage, for a minute (Linux on 
 	@uv pip install --quiet --python $(BIN)/python --requirement tests/faults/requirements.txt
 	python -m faults.fuzz_parsers --seconds 60 --seed $(or $(SEED),0)
 
+.PHONY: docs
+docs: $(READY)  ## Build the documentation site: .cache/docs/html/index.html
+	@uv pip install --quiet --python $(BIN)/python --requirement docs/docsite/requirements.txt
+	@rm -rf $(DOCS) && mkdir -p -m 755 $(DOCS)/source/reference
+	@cp -R docs/*.md docs/docsite/index.md docs/images docs/examples $(DOCS)/source
+	@sed 's#](docs/#](#g' README.md > $(DOCS)/source/README.md
+	@GIT_CEILING_DIRECTORIES=$(CURDIR) antsibull-docs collection --use-current --squash-hierarchy --fail-on-error --dest-dir $(DOCS)/source/reference kaleyra.whatsapp
+	@sphinx-build --fail-on-warning --keep-going --quiet -c docs/docsite -d $(DOCS)/doctrees $(DOCS)/source $(DOCS)/html
+	@echo "The documentation site is in $(DOCS)/html."
+
 .PHONY: lint
 lint: $(READY)  ## Run ansible-lint with its production profile
 	ansible-lint
+
+.PHONY: gates
+gates: $(READY)  ## Run every tool that looks at the collection without running it (ONLY="ruff mypy": those)
+	@uv pip install --quiet --python $(BIN)/python --requirement tests/gates/requirements.txt
+	@python -m gates $(ONLY)
+
+.PHONY: changelog
+changelog: $(READY)  ## Release the version of galaxy.yml: gather changelogs/fragments into CHANGELOG.md
+	@uv pip install --quiet --python $(BIN)/python --requirement tests/gates/requirements.txt
+	antsibull-changelog release
 
 .PHONY: bench
 bench: $(READY)  ## Measure the costs, against set_fact, uri, ping and a bare pool of requests (ROUNDS=n: 5)

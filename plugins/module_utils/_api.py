@@ -33,9 +33,9 @@ _WHAT_TO_DO = {
     403: "Check sid and api_key, and that this address may use the API.",
     404: "Check pod or api_url.",
     407: "Check the proxy's user and password in the environment.",
-    429: "Run it again later, or more slowly (max_requests_per_second for a list of numbers, fewer forks for hosts): the account's rate is limited.",
+    429: "The account's rate is limited: run it again later, or more slowly (max_requests_per_second for a list, fewer forks for hosts).",
 }
-_HARMLESS = "It may or may not have been applied. Run it again: registering the same key twice is harmless."
+_HARMLESS = "It may or may not have been applied. Run it again, which is harmless."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +141,7 @@ class FlowsEncryptionApi:
         if answer.status == 200:
             what = f"{self.account.api} answered HTTP 200, but without proof of success"
         elif 300 <= answer.status < 400:
-            what = f"{self.account.api} answered with a redirect (HTTP {answer.status}), which is not followed, as it would carry the API key elsewhere"
+            what = f"{self.account.api} answered with a redirect (HTTP {answer.status}), which is not followed"
         else:
             what = f"{self.account.api} answered HTTP {answer.status}"
         said = ", ".join(filter(None, [facts["code"], facts["message"]]))

@@ -26,8 +26,8 @@ _MISMATCH = 421
 _SIGNATURE = 432
 
 _KEY_REMEDY = (
-    "It cannot decrypt what is encrypted under this public key: it holds another private key. Deploy the private key of this public key "
-    "(with its passphrase, in a format that the endpoint reads), reload the endpoint, and run this again."
+    "It holds another private key. Deploy the private key of this public key (with its passphrase, in a format that it reads), reload the "
+    "endpoint, and run this again."
 )
 _REMEDIES = {
     401: "WhatsApp sends no credentials: take authentication and bot protection away from this URL.",
@@ -162,8 +162,8 @@ def prove(params: t.Mapping[str, t.Any], *, check_mode: bool) -> dict[str, t.Any
         result["foreign_key"] = endpoint.counter_check(make_foreign_rsa_key(), endpoint.app_secret, _MISMATCH)
         if not result["foreign_key"]["refused"]:
             warnings.append(
-                f"The Flow endpoint does not refuse what it cannot decrypt: {_said(result['foreign_key'])} to a request under a foreign key, in place "
-                f"of HTTP {_MISMATCH}. WhatsApp fetches a new public key only on {_MISMATCH}, so rotating the key would lose messages."
+                f"The Flow endpoint does not refuse what it cannot decrypt: {_said(result['foreign_key'])} to a request under a foreign key, in "
+                f"place of HTTP {_MISMATCH}. WhatsApp fetches a new public key only on {_MISMATCH}, so rotating the key would lose messages."
             )
         if endpoint.app_secret:
             result["wrong_signature"] = endpoint.counter_check(rsa_key, f"not {endpoint.app_secret}", _SIGNATURE)

@@ -34,7 +34,7 @@ def evidence(params: t.Mapping[str, t.Any], *, check_mode: bool) -> dict[str, t.
     numbers = []
     for file in record_files(params["cache_path"]):
         identity = file.identity
-        if wanted and identity["phone_number"] not in wanted or any(identity[name] != value for name, value in filters.items()):
+        if (wanted and identity["phone_number"] not in wanted) or any(identity[name] != value for name, value in filters.items()):
             continue
         found = _read(file, now)
         if found:

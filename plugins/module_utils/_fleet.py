@@ -26,8 +26,8 @@ _SAY_EVERY = 10.0
 # In the one message for all: how many causes are told, and how many numbers that share one.
 _CAUSES, _EXAMPLES = 3, 3
 
-Result = t.Dict[str, t.Any]
-_Job = t.Tuple[t.Union[KnownKey, RecordFile], Result]
+Result = dict[str, t.Any]
+_Job = tuple[t.Union[KnownKey, RecordFile], Result]
 
 
 def register_all(params: t.Mapping[str, t.Any], *, check_mode: bool, say: t.Callable[[str], None]) -> Result:

@@ -189,16 +189,18 @@ def _in_a_lane(call: t.Callable[[], Answer], seconds: float) -> Answer:
 def _adapter(tls: Tls | None) -> t.Any:
     """One connection pool a process, so that a loop keeps its connection, and each thread its own."""
     requests = load_requests()
+    from requests.adapters import HTTPAdapter
+
     # It logs what it cannot read of an answer's head, where the server may echo the API key, and Ansible's log file takes that in.
     logging.getLogger("urllib3").setLevel(logging.CRITICAL)
     if tls is None:
-        return requests.adapters.HTTPAdapter(pool_maxsize=MAX_CALLS)
+        return HTTPAdapter(pool_maxsize=MAX_CALLS)
     if not tls.validate:
         urllib3 = requests.packages.urllib3
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the user asked for it
     context = _make_context(tls)
 
-    class Adapter(requests.adapters.HTTPAdapter):
+    class Adapter(HTTPAdapter):
         """Trusts what OpenSSL on this system trusts; requests alone would trust its own bundle."""
 
         def init_poolmanager(self, *args: t.Any, **kwargs: t.Any) -> None:
@@ -221,8 +223,8 @@ def _make_context(tls: Tls) -> ssl.SSLContext:
             context = ssl.create_default_context(cafile=tls.ca_path)
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
         raise InvalidInput(
-            f"ca_path {tls.ca_path} cannot be used: {getattr(exc, 'strerror', None) or exc}. Give the path of a PEM file with the certificates of the "
-            "authorities to trust, or leave it out to trust the system's."
+            f"ca_path {tls.ca_path} cannot be used: {getattr(exc, 'strerror', None) or exc}. Give the path of a PEM file with the certificates of "
+            "the authorities to trust, or leave it out to trust the system's."
         ) from exc
     if not tls.validate:
         context.check_hostname = False

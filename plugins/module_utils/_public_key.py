@@ -185,7 +185,6 @@ def normalise_fingerprint(text: str, option: str = "known_fingerprint") -> str:
     digits = text.strip().lower().replace(":", "")
     if not re.fullmatch(r"[0-9a-f]{64}", digits):
         raise InvalidInput(
-            f"{option} {text[:100]!r} is no SHA-256 fingerprint: 64 hex digits, as this module returns in fingerprint "
-            "and community.crypto.openssl_publickey_info in fingerprints.sha256."
+            f"{option} {text[:100]!r} is no SHA-256 fingerprint: 64 hex digits, as this module returns in fingerprint."
         )
     return bytes.fromhex(digits).hex(":")

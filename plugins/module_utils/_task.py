@@ -17,6 +17,9 @@ from ansible.module_utils.errors import AnsibleFallbackNotFound
 from ._errors import KaleyraError
 from ._public_key import parse_public_key
 
+if t.TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
 PUBLIC_KEY_OPTIONS: dict[str, t.Any] = {
     "business_public_key": {"type": "str", "no_log": False},
     "business_public_key_path": {"type": "path", "no_log": False},
@@ -60,7 +63,7 @@ class Task:
             result.pop("diff", None)
         return result
 
-    def run_in(self, module: t.Any) -> t.NoReturn:
+    def run_in(self, module: AnsibleModule) -> t.NoReturn:
         """Do the work of an ``AnsibleModule`` and end its process."""
         result = self.run(module.params, check_mode=module.check_mode, diff_mode=module._diff)
         for warning in result.pop("warnings", []):
@@ -89,7 +92,13 @@ def refusal(arguments: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     For the way to a module of its own, whose arguments are written to disk and shown: a private key must not get that far.
     """
     text = arguments.get("business_public_key")
-    return _result_of(lambda: parse_public_key(text) and {}) if isinstance(text, str) else {}
+
+    def examine() -> dict[str, t.Any]:
+        if isinstance(text, str):
+            parse_public_key(text)
+        return {}
+
+    return _result_of(examine)
 
 
 def _result_of(work: t.Callable[[], dict[str, t.Any]]) -> dict[str, t.Any]:

@@ -148,7 +148,6 @@ cause:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._endpoint import prove
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._task import PUBLIC_KEY_OPTIONS, PUBLIC_KEY_RULES, TLS_OPTIONS, Task
 

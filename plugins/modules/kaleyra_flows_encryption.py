@@ -39,6 +39,15 @@ attributes:
   async:
     support: full
     description: Can be used with C(async).
+  action_group:
+    support: full
+    description:
+      - Use C(group/kaleyra.whatsapp.kaleyra) in C(module_defaults) to set what all tasks of an account share, as in the example. The other
+        module of the group is M(kaleyra.whatsapp.kaleyra_flows_encryption_info).
+      - Both have O(pod), O(api_url), O(sid), O(api_key), O(cache_path), O(timeout), O(retries), O(validate_certs), O(ca_path),
+        O(phone_numbers), O(business_public_key) and O(business_public_key_path). Set the defaults of other options for this module alone.
+    membership:
+      - kaleyra.whatsapp.kaleyra
 options:
   pod:
     description:
@@ -198,6 +207,23 @@ EXAMPLES = r"""
     phone_number: "+14155550123"
     business_public_key: "{{ flows_public_key }}"
     known_fingerprint: "{{ flows_registered_fingerprint | default('') }}"
+
+- name: Say once what the tasks of an account share
+  module_defaults:
+    group/kaleyra.whatsapp.kaleyra:
+      pod: eu
+      sid: HXAP16XXXXXX97IT
+      api_key: "{{ vault_kaleyra_api_key }}"
+      cache_path: /var/lib/flows/records
+  block:
+    - name: Register the public key of a number
+      kaleyra.whatsapp.kaleyra_flows_encryption:
+        phone_number: "+393331234567"
+        business_public_key_path: /etc/flows/public.pem
+
+    - name: Ask which number of the account carries which key
+      kaleyra.whatsapp.kaleyra_flows_encryption_info:
+      register: flows
 """
 
 RETURN = r"""
@@ -311,7 +337,6 @@ numbers:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import PODS
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._fleet import register_all
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registration import register

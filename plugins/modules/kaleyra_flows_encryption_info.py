@@ -29,6 +29,11 @@ attributes:
   async:
     support: full
     description: Can be used with C(async).
+  action_group:
+    support: full
+    description: Use C(group/kaleyra.whatsapp.kaleyra) in C(module_defaults) to set what all tasks of an account share.
+    membership:
+      - kaleyra.whatsapp.kaleyra
 options:
   cache_path:
     description:
@@ -69,6 +74,23 @@ options:
   business_public_key_path:
     description:
       - Path of a file with that PEM, on the host where the task runs.
+    type: path
+  api_key:
+    description:
+      - Has no effect, as the API is not asked. It is here, like the following options, so that the defaults of the action group
+        C(group/kaleyra.whatsapp.kaleyra) can be set for M(kaleyra.whatsapp.kaleyra_flows_encryption) and this module alike.
+    type: str
+  timeout:
+    description: Has no effect, see O(api_key).
+    type: int
+  retries:
+    description: Has no effect, see O(api_key).
+    type: int
+  validate_certs:
+    description: Has no effect, see O(api_key).
+    type: bool
+  ca_path:
+    description: Has no effect, see O(api_key).
     type: path
 notes:
   - An empty string counts as not given, for every option.
@@ -190,7 +212,6 @@ summary:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import PODS
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._evidence import evidence
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._task import PUBLIC_KEY_OPTIONS, Task
@@ -205,6 +226,12 @@ TASK = Task(
         "phone_numbers": {"type": "list", "elements": "str"},
         "fingerprint": {"type": "str"},
         **PUBLIC_KEY_OPTIONS,
+        # Of no use here: what the action group's defaults may hold for kaleyra_flows_encryption.
+        "api_key": {"type": "str", "no_log": True},
+        "timeout": {"type": "int"},
+        "retries": {"type": "int"},
+        "validate_certs": {"type": "bool"},
+        "ca_path": {"type": "path"},
     },
     rules={"mutually_exclusive": [("pod", "api_url"), ("fingerprint", *PUBLIC_KEY_OPTIONS)]},
 )

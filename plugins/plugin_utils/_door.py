@@ -17,7 +17,6 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.parameters import remove_values
 from ansible.module_utils.errors import UnsupportedError
 from ansible.plugins.action import ActionBase
-
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._libraries import load_if_needed
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._task import Task, refusal, without_empty
 
@@ -64,4 +63,5 @@ class Door(ActionBase):
             if isinstance(validation.errors[0], UnsupportedError):  # which names no more than the parameters, here as in AnsibleModule
                 message = f"Unsupported parameters for ({self._task.resolved_action}) module: {message}"
             raise AnsibleActionFail(remove_values(message, validation._no_log_values))
-        return validation.validated_parameters
+        validated: dict[str, t.Any] = validation.validated_parameters
+        return validated

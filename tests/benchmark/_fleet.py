@@ -44,8 +44,8 @@ class FleetBench:
         """Seconds for all numbers in one call."""
         params = {
             **{name: option.get("default") for name, option in TASK.argument_spec.items()},
-            **{"api_url": self._simulator.url, "sid": SID, "api_key": API_KEY, "business_public_key": self._key},
-            **{"phone_numbers": numbers, "cache_path": str(cache), **given},
+            "api_url": self._simulator.url, "sid": SID, "api_key": API_KEY, "business_public_key": self._key,
+            "phone_numbers": numbers, "cache_path": str(cache), **given,
         }
         start = time.perf_counter()
         register_all(params, check_mode=check_mode, say=lambda words: None)

@@ -18,6 +18,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
 
 _SWITCHES = (
     "--headless=new",
@@ -65,6 +66,9 @@ class Browser:
     def open(self, page: Path) -> None:
         self._driver.get(page.as_uri())
 
+    def visit(self, url: str) -> None:
+        self._driver.get(url)
+
     def complaints(self) -> list[str]:
         """What the console was told since the last time, violations of the page's policy included."""
         return [entry["message"] for entry in self._driver.get_log("browser")]
@@ -80,6 +84,21 @@ class Browser:
         """Run a function's body, and return what it returns."""
         return self._driver.execute_script(script, *arguments)
 
+    def wait(self, script: str) -> Any:
+        """Run a function's body until it returns something, for ten seconds at most."""
+        return WebDriverWait(self._driver, 10).until(lambda _: self.run(script))
+
+    def brightness(self, x: float, y: float) -> float:
+        """Of one point of what is on the screen, from 0 (black) to 1 (white)."""
+        clip = {"x": x, "y": y, "width": 1, "height": 1, "scale": 1}
+        png = self.command("Page.captureScreenshot", clip=clip)["data"]
+        script = """
+        const picture = new Image(); picture.src = "data:image/png;base64," + arguments[0]; await picture.decode();
+        const canvas = document.createElement("canvas").getContext("2d"); canvas.drawImage(picture, 0, 0);
+        const [r, g, b] = canvas.getImageData(0, 0, 1, 1).data; return (r + g + b) / 765;
+        """
+        return float(self.run(script, png))
+
     def all(self, selector: str) -> list[WebElement]:
         return self._driver.find_elements(By.CSS_SELECTOR, selector)
 
@@ -88,7 +107,8 @@ class Browser:
 
     def texts(self, selector: str) -> list[str]:
         """Rendered text of each, in one go however many there are."""
-        return self.run("return Array.from(document.querySelectorAll(arguments[0]), (found) => found.innerText.trim())", selector)
+        texts: list[str] = self.run("return Array.from(document.querySelectorAll(arguments[0]), (found) => found.innerText.trim())", selector)
+        return texts
 
     def press(self, *keys: str) -> None:
         """On the keyboard, wherever the focus is."""

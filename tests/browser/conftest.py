@@ -15,10 +15,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from functional._runs import Playbooks
-
 from browser._browser import Browser
 from browser._pages import HOSTILE, KEYS, SID, write_record
+from functional._runs import Playbooks
 
 Report = Callable[..., Path]
 

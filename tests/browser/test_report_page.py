@@ -11,11 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import Select
-
 from browser._browser import Browser
 from browser._pages import HOSTILE, KEYS, write_record
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
 
 Pages = Callable[[str], Path]
 
@@ -37,7 +36,7 @@ const luminance = (colour) => {
 const behind = (element) => {
   for (; element; element = element.parentElement) {
     const colour = getComputedStyle(element).backgroundColor;
-    if (rgb(colour)[3]) return colour;
+    if (rgb(colour)[3] === 255) return colour;
   }
   return "white";
 };
@@ -71,7 +70,7 @@ def test_no_numbers_are_said_to_be_none(browser: Browser, pages: Pages) -> None:
 def test_what_differs_comes_first(browser: Browser, pages: Pages) -> None:
     browser.open(pages("3"))
     assert browser.texts(".verdict") == ["1 of 3 numbers does not surely carry the expected key. It comes first below."]
-    assert list(zip(browser.texts(NUMBERS), browser.texts(STATUSES))) == [
+    assert list(zip(browser.texts(NUMBERS), browser.texts(STATUSES), strict=True)) == [
         ("+919876500002", "≠Another key"),
         ("+919876500000", "✓As expected"),
         ("+919876500001", "✓As expected"),
@@ -133,7 +132,7 @@ def test_filters_narrow_it_down_together_and_say_how_many_are_left(browser: Brow
     assert browser.texts("#count") == ["10,000 numbers, the first 200 shown."]
     status, key = Select(browser.one("#status")), Select(browser.one("#key"))
     status.select_by_visible_text(next(option.text for option in status.options if option.text.startswith("Unconfirmed")))
-    many = int(re.search(r"\((\d+)\)", status.first_selected_option.text)[1])
+    many = int(status.first_selected_option.text.partition("(")[2].rstrip(")"))
     assert browser.texts("#count") == [f"{many} of 10,000 numbers shown."]
     assert set(browser.texts(STATUSES)) == {"?Unconfirmed"} and len(browser.texts(NUMBERS)) == many
     key.select_by_value(KEYS[0])
@@ -143,14 +142,14 @@ def test_filters_narrow_it_down_together_and_say_how_many_are_left(browser: Brow
     browser.one("#reset").click()
     assert browser.texts("#count") == ["10,000 numbers, the first 200 shown."]
     # Search finds a number, a whole or part of a key, and an account, in any case.
-    for wanted, many in (("919876501", 1000), (KEYS[1].upper(), None), ("hxap16sample", 10000 - 25), ("JUNK", 0)):
+    for wanted, found_by_it in (("919876501", 1000), (KEYS[1].upper(), None), ("hxap16sample", 10000 - 25), ("JUNK", 0)):
         browser.one("#reset").click()
         browser.one("#text").send_keys(wanted)
         found = browser.texts("#count")[0]
-        if many is None:
-            assert {title for title in browser.run("return Array.from(document.querySelectorAll('td.key code'), (c) => c.title)")} == {KEYS[1]}
+        if found_by_it is None:
+            assert set(browser.run("return Array.from(document.querySelectorAll('td.key code'), (c) => c.title)")) == {KEYS[1]}
         else:
-            assert found.startswith(f"{many:,} of 10,000" if many else "No number")
+            assert found.startswith(f"{found_by_it:,} of 10,000" if found_by_it else "No number")
 
 
 def test_ten_thousand_numbers_are_laid_out_as_they_are_asked_for(browser: Browser, pages: Pages) -> None:

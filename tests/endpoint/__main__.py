@@ -87,7 +87,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     endpoint = Endpoint(arguments.keys, arguments.passphrase, arguments.app_secret)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, endpoint.reload)
     app = web.Application()
-    app.router.add_post("/flows", endpoint.answer)
+    app.router.add_post("/{path:flows|endpoint}", endpoint.answer)  # the second is what the documentation's examples have
     app.router.add_get("/answered", endpoint.answered)
     runner = web.AppRunner(app)
     await runner.setup()

@@ -18,11 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from functional._runs import KeyPair
-
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _http
-from ansible_collections.kaleyra.whatsapp.plugins.modules.kaleyra_flows_encryption import TASK
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._libraries import load_cryptography, load_requests
+from ansible_collections.kaleyra.whatsapp.plugins.modules.kaleyra_flows_encryption import TASK
+from functional._runs import KeyPair
 
 SID = "HXAP16FIRE00097IN"
 API_KEY = "Under-Fire-Api-Key-77c1"

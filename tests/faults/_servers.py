@@ -15,7 +15,7 @@ import ipaddress
 import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -106,13 +106,15 @@ class Proxy:
 
     :param refusal: status line that everything gets
     :param credentials: user and password that it wants
+    :param places: host -> port on this machine that stands for it
     """
 
-    def __init__(self, refusal: str | None = None, credentials: str | None = None) -> None:
+    def __init__(self, refusal: str | None = None, credentials: str | None = None, places: Mapping[str, int] | None = None) -> None:
         self.heads: list[str] = []
         self.received = bytearray()
         self._refusal = refusal
         self._credentials = credentials
+        self._places = places or {}
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head, body = await read_request(reader)
@@ -130,8 +132,11 @@ class Proxy:
             await writer.drain()
             return
         parts = urlsplit(f"//{target}" if method == "CONNECT" else target)
+        place = self._places.get(parts.hostname or "")
         try:
-            far_reader, far_writer = await asyncio.open_connection(parts.hostname, parts.port or 80)
+            far_reader, far_writer = await (
+                asyncio.open_connection("127.0.0.1", place) if place else asyncio.open_connection(parts.hostname, parts.port or 80)
+            )
         except OSError:
             writer.write(whole("502 Bad Gateway", "<html>the proxy cannot connect</html>"))
             await writer.drain()
@@ -143,19 +148,31 @@ class Proxy:
             kept = [line for line in lines if line and not line.lower().startswith(("proxy-", "connection:"))]
             far_writer.write("\r\n".join([f"{method} {parts.path} HTTP/1.1", *kept, "Connection: close", "", ""]).encode() + body)
         try:
-            await asyncio.gather(self._pump(reader, far_writer, self.received), self._pump(far_reader, writer))
+            await asyncio.gather(_pump(reader, far_writer, self.received), _pump(far_reader, writer))
         finally:
             far_writer.close()
 
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, copy: bytearray | None = None
-    ) -> None:
-        while data := await reader.read(65536):
-            if copy is not None:
-                copy += data
-            writer.write(data)
-            await writer.drain()
-        writer.close()
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, copy: bytearray | None = None) -> None:
+    while data := await reader.read(65536):
+        if copy is not None:
+            copy += data
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
+def leading_to(port: int) -> Handler:
+    """Hands everything on to a server of this machine: with a certificate, that one is reached by TLS under another name."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+        finally:
+            far_writer.close()
+
+    return handle
 
 
 @contextlib.contextmanager
@@ -201,7 +218,7 @@ class Authority:
         return path
 
     def _builder(self, subject: str, key: ec.EllipticCurvePublicKey, first: int, last: int) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.timezone.utc)
+        now = datetime.datetime.now(datetime.UTC)
         return (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, subject)]))

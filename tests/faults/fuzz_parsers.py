@@ -16,6 +16,7 @@ import base64
 import contextlib
 import hashlib
 import importlib.util
+import itertools
 import json
 import re
 import subprocess
@@ -29,7 +30,7 @@ from pathlib import Path
 _FUZZES = __name__ == "__main__" and "--target" in sys.argv
 
 if _FUZZES:
-    import atheris  # type: ignore[import-not-found]
+    import atheris
 
     _rewriting = atheris.instrument_imports(include=["ansible_collections.kaleyra"], enable_loader_override=False)
 else:
@@ -37,7 +38,7 @@ else:
 with _rewriting:
     from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _api, _record
     from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import Account, make_account, normalise_api_url
-    from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import InvalidInput, KaleyraError
+    from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import InvalidInput, KaleyraError, OutcomeUnknown, Rejected
     from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import Answer
     from ansible_collections.kaleyra.whatsapp.plugins.module_utils._phone_number import normalise_phone_number
     from ansible_collections.kaleyra.whatsapp.plugins.module_utils._public_key import (
@@ -190,11 +191,11 @@ def is_proof(status: int, body: bytes) -> bool:
     """HTTP 200, JSON, ``code`` ``WA-200``, ``data.success`` true, no name twice: promise 4, said once more in other words."""
     if status != 200:
         return False
-    twice = []
+    twice: list[str] = []
 
     def noting(pairs: list[tuple[str, t.Any]]) -> dict[str, t.Any]:
         names = sorted(name for name, _ in pairs)
-        twice.extend(name for name, following in zip(names, names[1:]) if name == following)
+        twice.extend(name for name, following in itertools.pairwise(names) if name == following)
         return dict(pairs)
 
     try:
@@ -223,7 +224,7 @@ def answer(data: bytes) -> None:
     if success:
         assert not _api._is_refusal(came)
     # Where nothing was proved, it ends as an error of ours that carries the facts.
-    for error in (_api.Rejected, _api.OutcomeUnknown):
+    for error in (Rejected, OutcomeUnknown):
         assert isinstance(error("why", attempts=1, **facts), KaleyraError)
 
 
@@ -277,7 +278,10 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
     "path": (path, [b"/dev/null", b"/nowhere/public.pem", b"\0", b"/", b"x" * 300]),
     "phone_number": (
         phone_number,
-        [b"+919876543210", b"91 98765-43210", b"+44 (0) 20", b"(+49) 151.23456789", b"919876543210.0", b"+1\n2", "+91\u00a098765\u201143210".encode()],
+        [
+            *(b"+919876543210", b"91 98765-43210", b"+44 (0) 20", b"(+49) 151.23456789", b"919876543210.0", b"+1\n2"),
+            "+91\u00a098765\u201143210".encode(),
+        ],
     ),
     "api_url": (
         api_url,
@@ -341,6 +345,7 @@ def _run(name: str, seconds: int, seed: int) -> tuple[int, int, str]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=seconds * 3 + 120,
+            check=False,
         )
         output = done.stdout.decode(errors="replace")
         found = "".join(f"\ninput: {crash.read_bytes()!r}" for crash in Path(corpus).glob("crash-*"))

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _record
 from faults._processes import API_KEY, SID, Key, options, register
 from functional._runs import DOORS, WORKER, Playbooks, Run, assert_door
 from simulator.client import Simulator
-
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _record
 
 # What the API does with one request.
 OK: dict[str, Any] = {

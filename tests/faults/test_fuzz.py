@@ -19,15 +19,13 @@ import sys
 from typing import Any
 
 import pytest
-from faults import fuzz_parsers
-from faults.fuzz_parsers import API, DER, FINGERPRINT, IDENTITY, SECRET, TARGETS, pem_of
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
-
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._api import Rejected
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import KaleyraError
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import KaleyraError, Rejected
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import Answer
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._public_key import parse_public_key
+from faults import fuzz_parsers
+from faults.fuzz_parsers import API, DER, FINGERPRINT, IDENTITY, SECRET, TARGETS
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 EXAMPLES = 50 * int(os.environ.get("FIRE_ROUNDS", "4"))
 PROPERTY = settings(database=None, deadline=None, max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
@@ -115,7 +113,8 @@ def test_a_phone_number_of_any_signs(text: str) -> None:
 url_parts = st.sampled_from(
     [
         *("https", "http", "HTTPS", "ftp", "://", ":", "//", "/", "@", "?", "#", "%2e", "..", ".", "[", "]", "::1", "127.0.0.1", "0x7f.1"),
-        *("localhost", "api.in.kaleyra.io", "API.KALEYRA.IO", "\u2100", "\u3002", "\uff0f", "443", "80", "65536", "-1", "\\", "\t", "\n", " ", "a", "~"),
+        *("localhost", "api.in.kaleyra.io", "API.KALEYRA.IO", "\u2100", "\u3002", "\uff0f", "443", "80", "65536", "-1"),
+        *("\\", "\t", "\n", " ", "a", "~"),
     ]
 )
 
@@ -134,7 +133,10 @@ def test_a_fingerprint_of_any_signs(text: str) -> None:
 
 
 date_parts = st.sampled_from(
-    ["Wed, ", "21 ", "31 ", "0 ", "Oct ", "Feb ", "2026 ", "9999 ", "0001 ", "99 ", "07:28:00 ", "24:00:00", "1:2:3:4 ", "GMT", "-2359", "+9999", "-", ",", ":", "("]
+    [
+        *("Wed, ", "21 ", "31 ", "0 ", "Oct ", "Feb ", "2026 ", "9999 ", "0001 ", "99 ", "07:28:00 ", "24:00:00", "1:2:3:4 "),
+        *("GMT", "-2359", "+9999", "-", ",", ":", "("),
+    ]
 )
 
 
@@ -161,7 +163,11 @@ nearly = st.fixed_dictionaries(
 
 
 @PROPERTY
-@given(st.sampled_from([200, 200, 200, 201, 204, 302, 400, 401, 429, 500, 0, 999]), st.one_of(nearly, anything), st.sampled_from(["utf-8", "utf-16", "utf-32", "utf-8-sig"]))
+@given(
+    st.sampled_from([200, 200, 200, 201, 204, 302, 400, 401, 429, 500, 0, 999]),
+    st.one_of(nearly, anything),
+    st.sampled_from(["utf-8", "utf-16", "utf-32", "utf-8-sig"]),
+)
 def test_an_answer_is_a_success_only_with_the_whole_proof(status: int, document: Any, encoding: str) -> None:
     # The target compares with the promise, said in other words.
     fuzz_parsers.answer(status.to_bytes(2, "big") + json.dumps(document).encode(encoding))
@@ -206,7 +212,10 @@ def test_a_record_counts_only_if_its_json_says_so(document: dict[str, Any], comp
     fuzz_parsers.record(fuzz_parsers.sealed({**whole, **document}))
 
 
-@pytest.mark.parametrize("bytes_", [b"[" * 100_000, b'{"a":' * 50_000, b"9" * 5000, b'{"code":' + b"9" * 5000 + b"}", b"\xed\xa0\x80", b'"\\ud800"', b"\0" * 4097])
+@pytest.mark.parametrize(
+    "bytes_",
+    [b"[" * 100_000, b'{"a":' * 50_000, b"9" * 5000, b'{"code":' + b"9" * 5000 + b"}", b"\xed\xa0\x80", b'"\\ud800"', b"\0" * 4097],
+)
 def test_json_that_breaks_readers_is_none(bytes_: bytes) -> None:
     fuzz_parsers.record(bytes_)
     for status in (200, 400):
@@ -220,7 +229,7 @@ def test_coverage_guided_fuzzing_finds_nothing_in_a_short_time() -> None:
     if importlib.util.find_spec("atheris") is None:
         pytest.skip("atheris is not installed here; .ci/run needs it for python -m faults.fuzz_parsers")
     done = subprocess.run(
-        [sys.executable, "-m", "faults.fuzz_parsers", "--seconds", str(len(TARGETS))], capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "faults.fuzz_parsers", "--seconds", str(len(TARGETS))], capture_output=True, text=True, timeout=300, check=False
     )
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from functional._runs import ACCOUNTS, API_KEY, DOORS, MODULE_DOOR, SID, WORKER, KeyPair, Playbooks
-from simulator.client import Simulator
-
 from faults._cases import ToDo, Try, load, once, try_all
 from faults._servers import Authority, Proxy, Servers, closed_port
+from functional._runs import ACCOUNTS, API_KEY, DOORS, MODULE_DOOR, SID, WORKER, KeyPair, Playbooks
+from simulator.client import Simulator
 
 PASSWORD = "Proxy-Password-4711"
 CREDENTIALS = f"somebody:{PASSWORD}"
@@ -54,10 +53,10 @@ class Case:
 OPEN, OTHER = "http://127.0.0.1:@OPEN@", "http://127.0.0.1:@OTHER@"
 BOTH = {"HTTPS_PROXY": OPEN, "HTTP_PROXY": OTHER, "NO_PROXY": "example.com,localhost"}
 LOWER = {name.lower(): value for name, value in BOTH.items()}
-WITH_PASSWORD = {name: f"http://{CREDENTIALS}@127.0.0.1:@ASKS@" for name in ("HTTPS_PROXY", "HTTP_PROXY")}
+WITH_PASSWORD = dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY"), f"http://{CREDENTIALS}@127.0.0.1:@ASKS@")
 REFUSING = {"HTTPS_PROXY": "http://127.0.0.1:@FORBIDS@", "HTTP_PROXY": "http://127.0.0.1:@FORBIDS@"}
-ASKING = {name: "http://somebody:wrong-secret@127.0.0.1:@ASKS@" for name in ("HTTPS_PROXY", "HTTP_PROXY")}
-DOWN = {name: f"http://{CREDENTIALS}@127.0.0.1:@DOWN@" for name in ("HTTPS_PROXY", "HTTP_PROXY")}
+ASKING = dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY"), "http://somebody:wrong-secret@127.0.0.1:@ASKS@")
+DOWN = dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY"), f"http://{CREDENTIALS}@127.0.0.1:@DOWN@")
 PROXY_SETTINGS = r"proxy settings in the environment"
 # Nothing was sent, so nothing can have come back.
 UNREADABLE = rf"^(?!.*came back).*{PROXY_SETTINGS}"
@@ -154,7 +153,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, key: KeyPair) -> Results:
                         number_of(case),
                         {
                             "api_url": f"{'http' if case.scheme == 'http' else 'https'}://{case.host}:{ports[case.scheme]}",
-                            **{"ca_path": str(authority.path), "retries": 0, "timeout": 20},
+                            "ca_path": str(authority.path), "retries": 0, "timeout": 20,
                         },
                         {
                             name: re.sub("@([A-Z]+)@", lambda found: str(listening[found[1]]), value)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import errno
+import functools
 import json
 import os
 import random
@@ -26,17 +27,18 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _api, _record
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import post
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._record import RecordFile
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registration import make_plan
 from faults._processes import API_KEY, SID, Child, Key, drop_capabilities, fill, in_child, mount_tmpfs, options, register
 from functional._runs import BIN, COLLECTIONS, MODULE, Playbooks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from simulator.client import Simulator
-
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _api, _record
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._record import RecordFile
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registration import make_plan
 
 ROUNDS = int(os.environ.get("FIRE_ROUNDS", "4"))
 SEED = int(os.environ.get("FIRE_SEED") or random.SystemRandom().randrange(2**32))
@@ -283,7 +285,7 @@ def test_a_list_that_is_killed_leaves_no_lie_and_one_clean_run_puts_all_right(
     under_way = 0
     for number in range(ROUNDS):
         params, before = all_of_them(number % 2), slow_simulator.count()
-        child = Child(lambda params=params: register(params))
+        child = Child(functools.partial(register, params))
         after = rng.randrange(1, NUMBERS - FORKS)
         while slow_simulator.count() - before < after:
             time.sleep(0.01)
@@ -319,7 +321,7 @@ def test_processes_that_are_killed_at_random_leave_no_lie(world: World, rng: ran
     for _ in range(10 * ROUNDS):
         # Answers, refusals and losses in any order; without an order left, the API answers as it should.
         world.simulator.faults({"*": rng.choices([APPLIED, APPLIED, REFUSED, LOST], k=20)})
-        children = [Child(lambda seed=rng.random(): register_for_ever(seed)) for _ in range(4)]
+        children = [Child(functools.partial(register_for_ever, rng.random())) for _ in range(4)]
         time.sleep(rng.uniform(0.02, 0.15))
         for child in children:
             child.kill()
@@ -396,7 +398,7 @@ def test_a_kill_leaves_no_litter_for_the_run_that_finds_the_earlier_key_in_place
     world.register(0)
 
     def killed_before_the_new_record_has_its_place() -> None:
-        os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+        os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         world.register(1)
 
     assert in_child(killed_before_the_new_record_has_its_place) is None
@@ -409,7 +411,7 @@ def test_a_kill_leaves_no_litter_once_the_number_is_registered(world: World) -> 
     world.register(0)
 
     def killed_before_the_new_record_has_its_place() -> None:
-        os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+        os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         world.register(1)
 
     assert in_child(killed_before_the_new_record_has_its_place) is None
@@ -422,7 +424,8 @@ def test_a_kill_leaves_no_litter_once_the_number_is_registered(world: World) -> 
 
 
 def _cannot_mount(folder: Path) -> str | None:
-    return in_child(lambda: mount_tmpfs(folder, "64k"))
+    reason: str | None = in_child(lambda: mount_tmpfs(folder, "64k"))
+    return reason
 
 
 def _on_a_small_disk(folder: Path) -> Callable[[], None]:
@@ -494,17 +497,14 @@ def test_a_disk_that_fills_up_while_the_request_is_under_way_costs_a_warning_and
     def work() -> dict[str, Any]:
         make_full = disk(world.cache)
         first = world.register(0)
-        post = _api.post
-
         def post_and_fill(*args: Any, **kwargs: Any) -> Any:
             came = post(*args, **kwargs)
             make_full()
             return came
 
         world.simulator.faults({NUMBER: [REFUSED] if answer == "refusal" else []})
-        _api.post = post_and_fill
-        second = world.register(1)
-        _api.post = post
+        with mock.patch.object(_api, "post", post_and_fill):
+            second = world.register(1)
         checked = {str(key): register(world.params(key), check_mode=True) for key in (0, 1)}
         record = json.loads(world.record().read_bytes())
         return {"first": first, "second": second, "checked": checked, "record": record, "litter": sorted(litter(world.cache) - {"filler"})}

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from functional._rotation import AFTER, DAY, World
 from functional._runs import ACCOUNTS, Playbooks
-
 from simulator.client import Simulator
 
 

@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from functional._runs import ACCOUNTS, API_KEY, DOORS, MODULE, MODULE_DOOR, SID, WA_400, WA_500, WORKER, KeyPair, Playbooks
-from simulator.client import Simulator
-
 from faults._cases import START_UP, ToDo, Try, load, once, try_all
 from faults._servers import SUCCESS, Servers, closed_port, full_queue, read_request, whole
+from functional._runs import ACCOUNTS, API_KEY, DOORS, MODULE, MODULE_DOOR, SID, WA_400, WA_500, WORKER, KeyPair, Playbooks
+from simulator.client import Simulator
 
 MIB = 2**20
 MAX_MIB = 150
@@ -90,7 +89,7 @@ def refusal(status: int, code: str, message: str, data: Any, error: Any) -> dict
     return answer(status, {"code": code, "message": message, "data": data, "error": error})
 
 
-ALWAYS = {"always": True}
+ALWAYS: dict[str, Any] = {"always": True}
 LENGTH = f"Content-Length: {len(SUCCESS)}"
 RATE_LIMITED = r"HTTP 429\. .*fewer forks.* The number keeps the key it had\."
 MAYBE = r"It may or may not have been applied\. Run it again"
@@ -483,9 +482,9 @@ def test_the_core_stays_small_whatever_comes(name: str, key: KeyPair, tmp_path: 
         simulator.faults({number_of(case): case.faults})
         options = {
             **dict.fromkeys(["pod", "phone_numbers", "business_public_key_path", "known_fingerprint", "cache_valid_time", "ca_path"]),
-            **{"api_url": simulator.url, "sid": SID, "api_key": API_KEY, "phone_number": number_of(case)},
-            **{"business_public_key": key.public, "cache_path": str(tmp_path / "cache"), "force": False},
-            **{"timeout": case.timeout, "retries": case.retries, "validate_certs": True},
+            "api_url": simulator.url, "sid": SID, "api_key": API_KEY, "phone_number": number_of(case),
+            "business_public_key": key.public, "cache_path": str(tmp_path / "cache"), "force": False,
+            "timeout": case.timeout, "retries": case.retries, "validate_certs": True,
         }
         done = subprocess.run(
             [sys.executable, "-c", _WORK], input=json.dumps(options), capture_output=True, text=True, check=True, timeout=120

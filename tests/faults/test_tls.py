@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from functional._runs import ACCOUNTS, API_KEY, DOORS, MODULE_DOOR, SID, WORKER, KeyPair, Playbooks, openssl
-from simulator.client import Simulator
-
 from faults._cases import ToDo, Try, load, once, try_all
 from faults._servers import Answering, Authority, Servers, hanging_up, saying_nothing, speaking_plain_http
+from functional._runs import ACCOUNTS, API_KEY, DOORS, MODULE_DOOR, SID, WORKER, KeyPair, Playbooks, openssl
+from simulator.client import Simulator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,8 +134,8 @@ def results(tmp_path_factory: pytest.TempPathFactory, key: KeyPair) -> Results:
         (files / "text").write_text("not a certificate\n")
         (files / "empty").touch()
         paths = {
-            **{"authority": authority.path, "other-authority": other.path, "hashed-folder": folder_of_hashes},
-            **{"no-such-file": files / "none", "text": files / "text", "empty": files / "empty"},
+            "authority": authority.path, "other-authority": other.path, "hashed-folder": folder_of_hashes,
+            "no-such-file": files / "none", "text": files / "text", "empty": files / "empty",
         }
         # Of a certificate and its key, the certificate.
         paths["self-signed"] = files / "self-alone.pem"
@@ -151,7 +150,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, key: KeyPair) -> Results:
             certificates = {
                 "EXPIRED": authority.issue("expired", "127.0.0.1", first=-30, last=-1),
                 "EARLY": authority.issue("early", "127.0.0.1", first=1, last=30),
-                **{"ELSEWHERE": elsewhere, "ELSEWHERE6": elsewhere, "SELF": self_signed},
+                "ELSEWHERE": elsewhere, "ELSEWHERE6": elsewhere, "SELF": self_signed,
                 "NAMED": authority.issue("named", "localhost"),
             }
             ports = {
@@ -170,7 +169,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, key: KeyPair) -> Results:
                     {
                         "api_url": re.sub("@(.+)@", lambda found: str(ports[found[1]]), case.api_url),
                         **({"ca_path": str(paths[case.ca])} if case.ca else {}),
-                        **{"validate_certs": case.validate, "timeout": case.timeout, "retries": 0},
+                        "validate_certs": case.validate, "timeout": case.timeout, "retries": 0,
                     },
                     {name: str(paths[value]) for name, value in case.trust.items()},
                 )

@@ -14,7 +14,6 @@ from typing import Any
 from ansible_collections.kaleyra.whatsapp.plugins.modules.kaleyra_flows_encryption import TASK
 from endpoint.client import Endpoint
 from functional._runs import API_KEY, CHECKOUT, SID, Playbooks, Run, fingerprint_of, new_number, openssl
-
 from simulator.client import Simulator
 
 ROTATE = "kaleyra.whatsapp.rotate_flows_key"
@@ -50,14 +49,14 @@ class World:
             "ansible_pipelining": True,  # fewer files, so that many runs take less time
         }
 
-    def deploy_nothing(self) -> dict[str, str]:
+    def deploy_nothing(self) -> dict[str, Any]:
         """Variables of a run that leaves the endpoint with the keys that it has."""
         tasks = self.folder / "nothing.yml"
         tasks.write_text("- name: Leave the endpoint alone\n  ansible.builtin.meta: noop\n")
         return {"flows_encryption_deploy_tasks": str(tasks)}
 
     def inventory(self, **variables: Any) -> dict[str, Any]:
-        return {"all": {"hosts": dict.fromkeys(self.numbers, {}), "vars": {**self.variables, **variables}}}
+        return {"all": {"hosts": {number: {} for number in self.numbers}, "vars": {**self.variables, **variables}}}
 
     def register(self) -> None:
         """What the role did some days ago, without the time that a run takes."""

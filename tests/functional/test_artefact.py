@@ -10,8 +10,10 @@ import os
 import pathlib
 import subprocess
 import tarfile
+from typing import Any
 
 import pytest
+import yaml
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -59,10 +61,14 @@ def test_it_holds_what_users_need_and_nothing_else(artefact: pathlib.Path) -> No
     with tarfile.open(artefact) as archive:
         files = {member.name for member in archive if member.isfile()}
     top = {name.split("/")[0] for name in files}
-    assert top == {"CHANGELOG.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "docs", "meta", "playbooks", "plugins", "requirements.yml", "roles"}
-    assert {name for name in files if name.endswith((".pyc", ".pem", ".log"))} == set()
-    source = {name for name in files_of_the_checkout() if name.startswith("plugins/")}
-    assert {name for name in files if name.startswith("plugins/")} == source
+    assert top == {
+        *("CHANGELOG.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "requirements.txt"),
+        *("changelogs", "docs", "meta", "playbooks", "plugins", "roles"),
+    }
+    assert {name for name in files if name.startswith("changelogs/")} == {"changelogs/changelog.yaml"}
+    assert {name for name in files if name.endswith((".pyc", ".pem", ".log")) or "/." in name} == set()
+    folders = ("docs/", "playbooks/", "plugins/", "roles/")
+    assert {name for name in files if name.startswith(folders)} == {name for name in files_of_the_checkout() if name.startswith(folders)}
 
 
 def test_installed_from_it_modules_and_role_are_documented(artefact: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -73,3 +79,32 @@ def test_installed_from_it_modules_and_role_are_documented(artefact: pathlib.Pat
         assert str(tmp_path) in module  # and not the checkout's
     role = run("ansible-doc", "-t", "role", "-j", "kaleyra.whatsapp.flows_encryption", home=tmp_path, **environment)
     assert "flows_encryption_private_key_path" in role
+
+
+def test_its_changelog_tells_of_the_version_and_of_all_that_came_with_one(artefact: pathlib.Path) -> None:
+    with tarfile.open(artefact) as archive:
+        names = archive.getnames()
+        version, changelog = (yaml.safe_load(member(archive, name)) for name in ("MANIFEST.json", "changelogs/changelog.yaml"))
+        text = member(archive, "CHANGELOG.md").replace("\\", "")
+    releases = changelog["releases"]
+    assert version["collection_info"]["version"] in releases
+    assert changelog_lists(releases, "modules") == stems(names, "plugins/modules/*.py")
+    assert changelog_lists(releases, "playbook") == stems(names, "playbooks/*.yml")
+    assert changelog_lists(releases, "role") == stems(names, "roles/*")
+    for release in releases:
+        assert f"## v{release}\n" in text
+
+
+def member(archive: tarfile.TarFile, name: str) -> str:
+    file = archive.extractfile(name)
+    assert file
+    return file.read().decode()
+
+
+def stems(names: list[str], pattern: str) -> set[str]:
+    return {pathlib.PurePath(name).stem for name in names if pathlib.PurePath(name).match(pattern) and name.count("/") == pattern.count("/")}
+
+
+def changelog_lists(releases: dict[str, Any], kind: str) -> set[str]:
+    """Names of what is new in any release."""
+    return {new["name"] for release in releases.values() for new in (release.get(kind) or release.get("objects", {}).get(kind, []))}

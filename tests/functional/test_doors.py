@@ -101,7 +101,7 @@ def test_only_what_asks_for_a_process_gets_one(playbooks: Playbooks, simulator: 
             "code": "WA-200",
             "message": "Request Processed Successfully",
         }
-    assert simulator.registered() == {SID: {number: key.fingerprint for number in numbers.values()}}
+    assert simulator.registered() == {SID: dict.fromkeys(numbers.values(), key.fingerprint)}
 
 
 def test_environment_and_become_of_the_play_count_too(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:

@@ -52,7 +52,7 @@ def test_both_doors_come_to_the_same(playbooks: Playbooks, endpoint: Endpoint, k
         "active": {**given, "business_public_key": key.public},
         "by path": {**given, "business_public_key_path": str(public)},
         "empty strings": {
-            **{**given, "business_public_key": key.public, "business_public_key_path": "", "timeout": "", "validate_certs": "", "ca_path": ""}
+            **given, "business_public_key": key.public, "business_public_key_path": "", "timeout": "", "validate_certs": "", "ca_path": ""
         },
         "other key": {**given, "business_public_key": other_key.public},
         "unsigned": {"url": endpoint.url, "business_public_key": key.public, "app_secret": ""},
@@ -168,9 +168,9 @@ def test_the_app_secret_and_a_private_key_are_nowhere(playbooks: Playbooks, key:
         "decrypted status": lambda asked: Reply(200, asked.answer({"data": {"status": f"no {APP_SECRET}"}})),
     }
     endpoints = {name: OddEndpoint(key.private, behave) for name, behave in ways.items()}
-    given = {"business_public_key": key.public, "app_secret": "{{ app_secret }}"}
+    given: dict[str, Any] = {"business_public_key": key.public, "app_secret": "{{ app_secret }}"}
     tasks = [ping(name, door, url=endpoint.url, **given) for name, endpoint in endpoints.items()]
-    somewhere = {"url": endpoints["active"].url, "app_secret": "{{ app_secret }}"}
+    somewhere: dict[str, Any] = {"url": endpoints["active"].url, "app_secret": "{{ app_secret }}"}
     tasks += [
         ping("private key", door, **somewhere, business_public_key=key.private),
         ping("private key in a line", door, **somewhere, business_public_key=key.private.replace("\n", "\\n")),

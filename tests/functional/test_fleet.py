@@ -49,7 +49,7 @@ def test_check_real_check_real_with_the_same_results_behind_both_doors(playbooks
     nothing_to_do = {**to_do, "changed": False, "numbers": each(**up_to_date), "diff": {"before": {}, "after": {}}}
     for mode, expected, count in ((["--check"], to_do, 0), ([], done, 8), (["--check"], nothing_to_do, 8), ([], nothing_to_do, 8)):
         run = playbooks.run_tasks(tasks, "--diff", *mode)
-        assert {door: run.one(door) for door in DOORS} == {door: expected for door in DOORS}
+        assert {door: run.one(door) for door in DOORS} == dict.fromkeys(DOORS, expected)
         assert run.modules == ["kaleyra_flows_encryption"]  # of the two tasks, one needed a process
         assert simulator.count() == count
         assert all(cache.exists() == (count > 0) for cache in caches.values())
@@ -157,7 +157,7 @@ def test_connections_are_kept_and_as_many_as_asked_for(playbooks: Playbooks, sim
 
 def test_long_work_says_how_far_it_is_and_short_work_does_not(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
     numbers = [new_number() for _ in range(24)]
-    task = {"phone_numbers": numbers, "business_public_key": key.public}
+    task: dict[str, Any] = {"phone_numbers": numbers, "business_public_key": key.public}
     simulator.faults({numbers[0]: [WA_400]})
     # At this rate it takes eleven seconds at least.
     run = playbooks.run_tasks([playbooks.task("long", **task, max_requests_per_second=2)])
@@ -182,7 +182,7 @@ def test_slices_side_by_side_share_a_folder_of_records(
 
     def run_all() -> list[dict[str, Any]]:
         def run(number: int) -> dict[str, Any]:
-            options = {"phone_numbers": [*slices[number], *shared], "business_public_key": key.public, "cache_path": str(cache)}
+            options: dict[str, Any] = {"phone_numbers": [*slices[number], *shared], "business_public_key": key.public, "cache_path": str(cache)}
             result: dict[str, Any] = runs[number].run_tasks([runs[number].task("register", **options)]).one("register")
             assert not result["failed"], result["msg"]
             return result

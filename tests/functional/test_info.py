@@ -62,7 +62,7 @@ def test_both_doors_tell_the_same_of_what_was_registered(playbooks: Playbooks, s
             assert results[name]["summary"] == {
                 "numbers": 5,
                 "by_state": {"confirmed": 2, "unconfirmed": 1, "unreadable": 1, "absent": 1},
-                "by_fingerprint": {fingerprint: 1 for fingerprint in sorted((key.fingerprint, other_key.fingerprint))},
+                "by_fingerprint": dict.fromkeys(sorted((key.fingerprint, other_key.fingerprint)), 1),
                 "different": [other, lost, spoiled, missing],
             }
             assert {n["phone_number"]: n["as_expected"] for n in results[name]["numbers"]} == {n: n == mine for n in numbers}

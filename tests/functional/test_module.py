@@ -61,7 +61,7 @@ def test_check_and_real_runs_agree_and_the_second_of_each_changes_nothing(
     }
 
     run = playbooks.run_tasks(tasks, "--diff", "--check")
-    assert {door: run.one(door) for door in DOORS} == {door: to_do for door in DOORS}
+    assert {door: run.one(door) for door in DOORS} == dict.fromkeys(DOORS, to_do)
     assert run.modules == ["kaleyra_flows_encryption"]  # of the two tasks, one needed a process
     assert simulator.count() == 0
     assert not any(cache.exists() for cache in (*caches.values(), playbooks.default_cache))
@@ -77,7 +77,7 @@ def test_check_and_real_runs_agree_and_the_second_of_each_changes_nothing(
 
     for mode in (["--check"], []):
         run = playbooks.run_tasks(tasks, "--diff", *mode)
-        assert {door: run.one(door) for door in DOORS} == {door: nothing_to_do for door in DOORS}
+        assert {door: run.one(door) for door in DOORS} == dict.fromkeys(DOORS, nothing_to_do)
         assert run.changed() == 0
         assert simulator.count() == 2
         assert files_below(*caches.values()) == written
@@ -136,8 +136,8 @@ def test_results_of_each_kind_of_answer_and_what_the_next_run_makes_of_it(
             **others,
         }
 
-    incorrect = {"http_status": 401, "code": "RBC001", "message": "Incorrect SID or API key.", "outcome": "rejected"}
-    success = {"http_status": 200, "code": "WA-200", "message": "Request Processed Successfully"}
+    incorrect: dict[str, Any] = {"http_status": 401, "code": "RBC001", "message": "Incorrect SID or API key.", "outcome": "rejected"}
+    success: dict[str, Any] = {"http_status": 200, "code": "WA-200", "message": "Request Processed Successfully"}
     success |= {"changed": True, "failed": False}
     expected = {
         "success": result("success", **success),

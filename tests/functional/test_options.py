@@ -49,8 +49,8 @@ def assert_messages(run: Run, expected: dict[str, tuple[str, ...]]) -> None:
 
 def test_empty_strings_and_the_environment(playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: str) -> None:
     number, others = new_number(), [new_number() for _ in range(2)]
-    nothing = {option: "" for option in OPTIONS}
-    needed = {**nothing, "phone_number": number, "business_public_key": key.public}
+    nothing = dict.fromkeys(OPTIONS, "")
+    needed: dict[str, Any] = {**nothing, "phone_number": number, "business_public_key": key.public}
     run = playbooks.run_tasks(
         [
             playbooks.task("all from the environment", door, **needed),
@@ -75,7 +75,7 @@ def test_empty_strings_and_the_environment(playbooks: Playbooks, simulator: Simu
     )
 
     # Variables of the environment that are set, but empty, are not given either; and what the task says counts first.
-    with_key = {"business_public_key": key.public}
+    with_key: dict[str, Any] = {"business_public_key": key.public}
     run = playbooks.run_tasks(
         [
             playbooks.task("task before environment", door, phone_number=others[0], **with_key),
@@ -336,7 +336,7 @@ def test_keys_that_the_api_does_not_take_are_refused(
         if door == MODULE_DOOR and name not in ("1024 bits", "private key", "private key after a public one"):
             continue
         # Every second one by way of a file.
-        options: dict[str, str] = {"business_public_key": text}
+        options: dict[str, Any] = {"business_public_key": text}
         if number % 2:
             file = playbooks.inputs / f"bad{number}.pem"
             file.write_text(text)

@@ -35,7 +35,7 @@ class Fleet:
         self.playbooks = playbooks
         self.key = key
         self.path = playbooks.folder / "reports/of/flows"
-        self.variables = {
+        self.variables: dict[str, Any] = {
             "flows_encryption_api_url": playbooks.api_url,
             "flows_encryption_sid": SID,
             "flows_encryption_api_key": API_KEY,
@@ -45,7 +45,7 @@ class Fleet:
         }
 
     def inventory(self, *numbers: str, **variables: Any) -> dict[str, Any]:
-        return {"all": {"hosts": dict.fromkeys(numbers, {}), "vars": {**self.variables, **variables}}}
+        return {"all": {"hosts": {number: {} for number in numbers}, "vars": {**self.variables, **variables}}}
 
     def register(self, *numbers: str, key: KeyPair | None = None) -> None:
         """Register without the role's making a key pair, which takes its time."""
@@ -55,7 +55,8 @@ class Fleet:
         return {extension: self.path.with_name(f"flows.{extension}") for extension in EXTENSIONS}
 
     def document(self) -> dict[str, Any]:
-        return json.loads(self.files()["json"].read_text())
+        document: dict[str, Any] = json.loads(self.files()["json"].read_text())
+        return document
 
     def states(self) -> dict[str, str]:
         return {number["phone_number"]: number["state"] for number in self.document()["numbers"]}
@@ -94,7 +95,7 @@ def test_check_real_check_real(fleet: Fleet, simulator: Simulator, other_key: Ke
     assert fleet.document()["summary"] == {
         "numbers": 4,
         "by_state": {"confirmed": 2, "unconfirmed": 1, "unreadable": 0, "absent": 1},
-        "by_fingerprint": {fingerprint: 1 for fingerprint in sorted((fleet.key.fingerprint, other_key.fingerprint))},
+        "by_fingerprint": dict.fromkeys(sorted((fleet.key.fingerprint, other_key.fingerprint)), 1),
         "different": [other, lost, missing],
     }
     assert fleet.document()["fingerprint"] == fleet.key.fingerprint
@@ -220,7 +221,8 @@ def test_the_key_to_expect_is_what_is_given_or_what_all_hosts_share(fleet: Fleet
         of_all = {**fleet.variables, "flows_encryption_report_formats": ["json"], **variables}
         run = fleet.playbooks.run(REPORT, {"all": {"hosts": hosts, "vars": of_all}})
         assert run.rc == 0, run.output
-        return fleet.document()["fingerprint"]
+        fingerprint: str | None = fleet.document()["fingerprint"]
+        return fingerprint
 
     path = {"flows_encryption_private_key_path": str(private)}
     assert expected(**path) is None  # no key there yet
@@ -245,7 +247,8 @@ def test_a_public_key_that_cannot_be_read_is_not_passed_over(fleet: Fleet) -> No
 
 def test_proofs_of_endpoints_are_in_it_without_what_may_be_secret(fleet: Fleet) -> None:
     numbers = [new_number() for _ in range(3)]
-    proof = {"url": "https://user:Pa55-word@flows.example.com:8443/e?token=T0ken#f", "active": True, "latency_ms": 37, "fingerprint": fleet.key.fingerprint}
+    url = "https://user:Pa55-word@flows.example.com:8443/e?token=T0ken#f"
+    proof = {"url": url, "active": True, "latency_ms": 37, "fingerprint": fleet.key.fingerprint}
     hosts = {
         numbers[0]: {"flows_encryption_endpoint_proof": {**proof, "app_secret": "App-Secret"}},
         numbers[1]: {"flows_encryption_endpoint_proof": proof},

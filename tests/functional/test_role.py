@@ -144,7 +144,7 @@ def test_check_real_check_real_however_the_role_is_used(playbooks: Playbooks, si
 def test_one_key_with_limit_then_serial(playbooks: Playbooks, simulator: Simulator) -> None:
     numbers = [new_number() for _ in range(3)]
     private = playbooks.folder / "private.pem"
-    inventory = fleet(simulator, dict.fromkeys(numbers, {}), private_key_path=str(private))
+    inventory = fleet(simulator, {number: {} for number in numbers}, private_key_path=str(private))
 
     run = playbooks.run(play(), inventory, "--limit", numbers[2])
     assert run.rc == 0, run.output
@@ -165,7 +165,7 @@ def test_one_key_with_limit_then_serial(playbooks: Playbooks, simulator: Simulat
 def test_one_key_where_all_hosts_are_at_work_at_once(playbooks: Playbooks, simulator: Simulator) -> None:
     numbers = [new_number() for _ in range(8)]
     private = playbooks.folder / "keys/private.pem"
-    inventory = fleet(simulator, dict.fromkeys(numbers, {}), private_key_path=str(private))
+    inventory = fleet(simulator, {number: {} for number in numbers}, private_key_path=str(private))
     run = playbooks.run(play(strategy="ansible.builtin.free"), inventory, "--forks", "8")
     assert run.rc == 0, run.output
     assert keys_made(run) == 1
@@ -181,7 +181,7 @@ def test_groups_with_key_pairs_of_their_own_cost_one_generation_each(playbooks: 
     inventory: dict[str, Any] = fleet(simulator, {})
     inventory["all"]["children"] = {
         name: {
-            "hosts": dict.fromkeys(numbers, {}),
+            "hosts": {number: {} for number in numbers},
             "vars": {"flows_encryption_private_key_path": str(privates[name])},
         }
         for name, numbers in groups.items()
@@ -343,7 +343,7 @@ def test_a_first_host_that_fails_does_not_stop_those_that_share_its_key(playbook
 
 
 def test_what_is_missing_is_named(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
-    no_path, empty_path, no_number, no_account, bad_pod = (new_number() for _ in range(5))
+    no_path, empty_path, no_account, bad_pod = (new_number() for _ in range(4))
     public = {"flows_encryption_public_key": key.public}
     inventory = fleet(
         simulator,

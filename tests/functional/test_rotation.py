@@ -14,7 +14,6 @@ import pytest
 from endpoint.client import Phone
 from functional._rotation import AFTER, DAY, World
 from functional._runs import WA_400, Playbooks, fingerprint_of, openssl
-
 from simulator.client import Simulator
 
 

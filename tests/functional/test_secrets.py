@@ -67,7 +67,7 @@ def test_module(playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: 
         playbooks.task(name, door, phone_number=number, business_public_key=key.public, retries=0)
         for name, number in numbers.items()
     ]
-    wrong = {"phone_number": new_number(), "business_public_key": key.public}
+    wrong: dict[str, Any] = {"phone_number": new_number(), "business_public_key": key.public}
     tasks += [
         playbooks.task("bad api_key", door, **wrong, api_key="{{ api_key }} \n"),
         playbooks.task("private key", door, phone_number=new_number(), business_public_key=key.private),

@@ -87,11 +87,10 @@ def read_accounts(document: Any) -> dict[str, Account]:
     if not isinstance(document, dict):
         raise ValueError("accounts must be a JSON object of SID -> API key")
     accounts = {}
-    for sid, entry in document.items():
+    for sid, value in document.items():
         if not re.fullmatch(r"[A-Za-z0-9_-]+", sid):
             raise ValueError(f"{sid!r} is no SID: letters, digits, '-' and '_' only")
-        if isinstance(entry, str):
-            entry = {"api_key": entry}
+        entry = {"api_key": value} if isinstance(value, str) else value
         if not isinstance(entry, dict) or not set(entry) <= {"api_key", "available"}:
             raise ValueError(f"{sid}: expected an API key, or an object of api_key and available")
         api_key, available = entry.get("api_key"), entry.get("available", True)

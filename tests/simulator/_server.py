@@ -65,8 +65,8 @@ class _Seen(NamedTuple):
 
     def document(self) -> dict[str, Any]:
         headers: dict[str, str] = {}
-        for name, value in self.headers.items():
-            name = name.lower()
+        for as_sent, value in self.headers.items():
+            name = as_sent.lower()
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         # latin-1 gives one character for each byte, whatever the bytes are.
         return {**self._asdict(), "headers": headers, "body": self.body.decode("latin-1")}
@@ -178,7 +178,7 @@ class Handler:
             return web.Response(status=answer.status, body=answer.body, content_type=answer.content_type)
         if whole is not None:
             return web.Response(status=whole.status, reason=whole.reason, headers=whole.headers, body=whole.body)
-        await self._misbehave(request, fault)
+        return await self._misbehave(request, fault)
 
     async def _misbehave(self, request: web.BaseRequest, fault: _faults.Fault) -> NoReturn:
         """Send what the fault sends, past aiohttp's own idea of an answer, and end the connection."""

@@ -69,14 +69,20 @@ def _run(*command: str | Path) -> None:
         raise CoreError(f"{' '.join(map(str, command))}:\n{done.stdout.strip()}")
 
 
-def _add_community_crypto(bundle: str, site_packages: Path) -> None:
+def add_collection(name: str, bundle: str, destination: Path) -> None:
+    """Put a collection into the folder `ansible_collections` in that one, out of that version of the package `ansible`."""
     with tempfile.TemporaryDirectory() as folder:
-        download = ("download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:")
-        _run(BIN / "python", "-m", "pip", *download, "--dest", folder, f"ansible=={bundle}")
+        # Whether it is for this Python does not matter, as it is not installed.
+        how = ("--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--ignore-requires-python")
+        _run(BIN / "python", "-m", "pip", "download", *how, "--dest", folder, f"ansible=={bundle}")
         (wheel,) = Path(folder).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
-            wanted = [name for name in archive.namelist() if name.startswith("ansible_collections/community/crypto/")]
-            archive.extractall(site_packages, wanted)
+            prefix = f"ansible_collections/{name.replace('.', '/')}/"
+            archive.extractall(destination, [member for member in archive.namelist() if member.startswith(prefix)])
+
+
+def _add_community_crypto(bundle: str, site_packages: Path) -> None:
+    add_collection("community.crypto", bundle, site_packages)
 
 
 def _make(core: Core, folder: Path) -> None:

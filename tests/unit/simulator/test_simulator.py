@@ -817,7 +817,7 @@ def test_stop_can_be_called_twice_and_leaves_no_accounts_file(tmp_path: Path, mo
     assert list(tmp_path.iterdir()) == []
     running.stop()
     running.stop()
-    with pytest.raises(OSError):
+    with pytest.raises(ConnectionRefusedError):
         running.count()
 
 

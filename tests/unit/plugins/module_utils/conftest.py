@@ -24,7 +24,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.configuration import set_hypothesis_home_dir
-
 from simulator.client import Simulator
 
 # What it keeps of the characters and constants that it has seen does not belong into the checkout, nor does a database.

@@ -251,5 +251,5 @@ def test_the_api_key_is_not_in_the_repr() -> None:
 def test_no_bad_option_has_the_api_key_in_its_message() -> None:
     for options in ({"pod": "xx"}, {"api_url": "nonsense"}, {"pod": "in", "sid": "."}, {}):
         with pytest.raises(InvalidInput) as caught:
-            _account(**options)  # type: ignore[arg-type]
+            _account(**options)
         assert API_KEY not in str(caught.value)

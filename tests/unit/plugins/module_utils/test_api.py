@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _api, _pacer
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _pacer
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import make_account
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._api import FlowsEncryptionApi
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import ApiError, OutcomeUnknown, Rejected
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import MAX_BODY
-
 from simulator.client import Simulator
 
 NUMBER = "+919876543210"
@@ -138,7 +137,7 @@ def test_what_is_no_proof_of_success_leaves_the_outcome_unknown(answer: Fault, c
     assert caught.value.details["http_status"] == answer.get("status", 200)
     message = str(caught.value)
     assert "without proof of success" in message or f"HTTP {answer['status']}" in message
-    assert message.endswith("It may or may not have been applied. Run it again: registering the same key twice is harmless.")
+    assert message.endswith("It may or may not have been applied. Run it again, which is harmless.")
     assert simulator.count() == 1
 
 
@@ -272,7 +271,7 @@ def test_a_success_after_failures_is_a_success(
     faults: list[Fault], attempts: int, call: Call, simulator: Simulator, fingerprint: Callable[[str], str]
 ) -> None:
     assert call(*faults, retries=3) == {
-        **{"attempts": attempts, "http_status": 200, "code": "WA-200"},
+        "attempts": attempts, "http_status": 200, "code": "WA-200",
         "message": "Request Processed Successfully",
     }
     assert simulator.registered() == {SID: {NUMBER: fingerprint("rsa-2048")}}

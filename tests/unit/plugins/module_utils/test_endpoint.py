@@ -30,9 +30,8 @@ from endpoint.client import Endpoint
 from endpoint.odd import ACTIVE, TAG_BYTES, Asked, OddEndpoint, Reply, healthy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_http import Authority
-
 from simulator.client import Simulator
+from test_http import Authority
 
 APP_SECRET = "Meta-App-Secret-5d1c0f"
 K1, K2 = "rsa-2048", "other-rsa-2048"

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _api, _fleet
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import SomeFailed
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import OutcomeUnknown, Rejected, SomeFailed
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._fleet import register_all
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import post
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registration import register
 from conftest import SID
-
 from simulator.client import Simulator
 
 Params = Callable[..., dict[str, Any]]
@@ -88,9 +88,9 @@ def test_numbers_of_a_list_end_as_they_would_alone(
             for number in numbers.values():
                 try:
                     facts = register(params(phone_number=number, **given), check_mode=False)
-                except _api.OutcomeUnknown as exc:
+                except OutcomeUnknown as exc:
                     facts = {**exc.details, "failed": True, "msg": str(exc)}
-                except _api.Rejected as exc:
+                except Rejected as exc:
                     facts = {**exc.details, "failed": True, "msg": str(exc)}
                 results[way][number] = {name: value for name, value in facts.items() if name not in ("warnings", "diff")}
         records[way] = {}
@@ -184,7 +184,6 @@ def test_the_one_message_is_short_however_many_fail(params: Params, simulator: S
 def starts(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """When each request was handed to the network."""
     times: list[float] = []
-    post = _api.post
 
     def noting(*given: Any, **named: Any) -> Any:
         times.append(time.monotonic())
@@ -249,6 +248,7 @@ def test_an_unchanged_list_starts_no_thread_and_loads_no_library(params: Params,
     code = """
 import json, sys, threading
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._fleet import register_all
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import post
 result = register_all(json.loads(sys.argv[1]), check_mode=False, say=print)
 print(result["changed"], threading.active_count(), *(name for name in ("requests", "cryptography") if name in sys.modules))
 """
@@ -260,6 +260,7 @@ print(result["changed"], threading.active_count(), *(name for name in ("requests
 _MEMORY = """
 import json, sys, tracemalloc
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._fleet import register_all
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import post
 params = json.loads(sys.argv[1])
 def peak(first, count):
     numbers = [f"+91{first + n}" for n in range(count)]
@@ -283,6 +284,7 @@ def test_a_number_takes_less_than_three_kilobytes(mode: str, params: Params, run
 _INTERRUPTED = """
 import json, signal, sys
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._fleet import register_all
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import post
 
 class Interrupted(BaseException):
     pass

@@ -30,7 +30,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from simulator.client import Simulator
 
 NUMBER, OTHER = "+919876543210", "+14155550123"
@@ -213,7 +212,12 @@ def test_the_timeout_bounds_an_attempt_as_a_whole(fault: dict[str, Any], simulat
 def test_a_slow_name_look_up_counts_too(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     # A resolver that answers slowly cannot be had for real without changing the machine.
     look_up = socket.getaddrinfo
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **named: time.sleep(2) or look_up(*given, **named))
+
+    def slow(*given: Any, **named: Any) -> Any:
+        time.sleep(2)
+        return look_up(*given, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
     began = time.monotonic()
     assert "0.3 seconds" in _no_answer(simulator.url.replace("127.0.0.1", "localhost"), timeout=0.3)
     assert time.monotonic() - began < 1.9

@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-import types
-
 import pytest
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _pacer
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._pacer import Pacer, Stopped
@@ -27,7 +25,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(_pacer, "time", types.SimpleNamespace(monotonic=made.monotonic, sleep=made.sleep))
+    monkeypatch.setattr(_pacer, "time", made)
     return made
 
 
@@ -71,11 +69,11 @@ def test_who_waits_already_waits_for_the_pause_too(clock: Clock, monkeypatch: py
     sleep = clock.sleep
 
     def throttled_meanwhile(seconds: float) -> None:
-        monkeypatch.setattr(_pacer.time, "sleep", sleep)
+        monkeypatch.setattr(clock, "sleep", sleep)
         pacer.throttled(30)
         sleep(seconds)
 
-    monkeypatch.setattr(_pacer.time, "sleep", throttled_meanwhile)
+    monkeypatch.setattr(clock, "sleep", throttled_meanwhile)
     assert _starts(pacer, clock, 1) == [30]
 
 
@@ -85,11 +83,11 @@ def test_a_short_pause_does_not_give_a_turn_twice(clock: Clock, monkeypatch: pyt
     sleep = clock.sleep
 
     def throttled_meanwhile(seconds: float) -> None:
-        monkeypatch.setattr(_pacer.time, "sleep", sleep)
+        monkeypatch.setattr(clock, "sleep", sleep)
         pacer.throttled(0.1)
         sleep(seconds)
 
-    monkeypatch.setattr(_pacer.time, "sleep", throttled_meanwhile)
+    monkeypatch.setattr(clock, "sleep", throttled_meanwhile)
     second, third = _starts(pacer, clock, 2)
     assert second == 1 and third - second >= 1
 

@@ -152,4 +152,7 @@ def test_while_nothing_ends_it_is_said_that_time_passes() -> None:
         if item is None:
             go_on.set()
 
-    work_through([1], lambda item: go_on.wait(30) or pytest.fail("nobody said so"), threads=1, pacer=Pacer(), tick=tick)
+    def work(item: int) -> None:
+        assert go_on.wait(30), "nobody said so"
+
+    work_through([1], work, threads=1, pacer=Pacer(), tick=tick)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _record, _sync
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _sync
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import (
     InvalidInput,
     MissingLibrary,
@@ -170,7 +170,13 @@ def test_a_record_copied_to_another_identity_does_not_count(
         copy.read()
 
 
-def _make_socket(path: Path) -> None:
+def _make_pipe(path: Path, record: bytes) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _make_socket(path: Path, record: bytes) -> None:
+    path.unlink()
     # In the folder itself, since a socket's path must be short.
     earlier = os.getcwd()
     os.chdir(path.parent)
@@ -199,8 +205,8 @@ _IN_PLACE_OF_A_RECORD = [
     pytest.param(lambda path, record: path.write_bytes(b"[" * 4000), id="deeply-nested"),
     pytest.param(lambda path, record: path.write_bytes(record.decode().encode("utf-16")[:-9]), id="utf-16-cut-off"),
     pytest.param(lambda path, record: (path.unlink(), path.mkdir()), id="folder"),
-    pytest.param(lambda path, record: (path.unlink(), os.mkfifo(path)), id="pipe"),
-    pytest.param(lambda path, record: (path.unlink(), _make_socket(path)), id="socket"),
+    pytest.param(_make_pipe, id="pipe"),
+    pytest.param(_make_socket, id="socket"),
     pytest.param(lambda path, record: (path.unlink(), path.symlink_to("/dev/zero")), id="link-to-a-device"),
     pytest.param(lambda path, record: (path.unlink(), path.symlink_to("nowhere")), id="link-to-nothing"),
     pytest.param(lambda path, record: (path.unlink(), path.symlink_to(path)), id="link-to-itself"),
@@ -318,7 +324,12 @@ def test_a_record_in_another_layout_says_the_same(
             raise OutcomeUnknown("?")
     as_json: list[bytes] = []
     loads = json.loads
-    monkeypatch.setattr(_record.json, "loads", lambda text: as_json.append(text) or loads(text))
+
+    def noting(text: bytes) -> Any:
+        as_json.append(text)
+        return loads(text)
+
+    monkeypatch.setattr(json, "loads", noting)
     known = record.read()
     assert known and known.confirmed is confirmed and not as_json
     _file(folder).write_text(json.dumps(loads(_file(folder).read_text()), indent=indent, sort_keys=True))
@@ -585,9 +596,8 @@ def test_a_cache_path_of_another_kind_is_named_before_anything_is_sent(
     make: Callable[[Path], object], cause: str, record: RecordFile, folder: Path
 ) -> None:
     make(folder)
-    with pytest.raises(RecordError, match=rf"^The record cannot be kept in cache_path {folder}: .*({cause})"):
-        with record.exclusive(5):
-            pytest.fail("the body ran")
+    with pytest.raises(RecordError, match=rf"^The record cannot be kept in cache_path {folder}: .*({cause})"), record.exclusive(5):
+        pytest.fail("the body ran")
 
 
 def test_a_path_below_a_file_is_unreadable_and_named(tmp_path: Path) -> None:

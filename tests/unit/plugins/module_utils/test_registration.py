@@ -27,9 +27,7 @@ from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import (
     RecordError,
     Rejected,
 )
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._record import _checksum
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registration import register
-
 from simulator.client import Simulator
 
 NUMBER, OTHER = "+919876543210", "+14155550123"
@@ -140,7 +138,7 @@ def _rows() -> list[Any]:
             ("confirmed-future", force, 3 * _DAY, None, "expired", K1, "expired"),
         ]
     return [
-        pytest.param(*row, id=f"{row[0]}{'-force' if row[1] else ''}-valid-{row[2]}-known-{ {K1: 'k1', K2: 'k2'}.get(row[3] or '', None)}")
+        pytest.param(*row, id=f"{row[0]}{'-force' if row[1] else ''}-valid-{row[2]}-known-{ {K1: 'k1', K2: 'k2'}.get(row[3] or '')}")
         for row in rows
     ]
 

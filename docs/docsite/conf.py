@@ -1,0 +1,114 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Sphinx's settings for the documentation site: the guides in docs/, and the reference that antsibull-docs makes. ``make docs`` builds it."""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+
+GALAXY = yaml.safe_load((Path(__file__).resolve().parents[2] / "galaxy.yml").read_text())
+
+project = f"{GALAXY['namespace']}.{GALAXY['name']}"
+release = GALAXY["version"]
+copyright = project + " contributors"
+html_title = project
+
+extensions = ["myst_parser", "sphinx_antsibull_ext", "sphinx_copybutton"]
+exclude_patterns = ["README.md"]  # the home page includes it
+myst_heading_anchors = 3  # as GitHub has them
+default_role = "any"
+highlight_language = "YAML+Jinja"
+pygments_style, pygments_dark_style = "default", "github-dark"
+copybutton_prompt_text = "$ "
+copybutton_exclude = ".linenos, .gp, .go"
+
+html_theme = "furo"
+html_static_path = ["static"]
+html_favicon = "static/favicon.svg"
+html_css_files = ["site.css"]
+html_show_sphinx = False
+html_copy_source = False
+html_use_index = False
+
+
+def _colours(scheme: str) -> dict[str, str]:
+    """antsibull-docs's own colours for the tables of options, so that the theme's switch between light and dark reaches them."""
+    css = importlib.resources.files("sphinx_antsibull_ext").joinpath(f"colors-{scheme}.css").read_text(encoding="utf-8")
+    return dict(re.findall(r"--(antsibull[\w-]+):([^;}]+)", css))
+
+
+antsibull_ext_color_scheme = "none"
+html_theme_options: dict[str, Any] = {
+    "light_css_variables": {
+        "sidebar-item-font-size": "0.8125rem",
+        **_colours("default"),
+        "color-brand-primary": "#0b6e4f",
+        "color-brand-content": "#0b6e4f",
+        "color-brand-visited": "#0b6e4f",
+        "antsibull-table-background-header": "#dcebe5",
+        "antsibull-table-background-even": "#f4f8f6",
+        "antsibull-table-border": "#b9c9c2",
+        "antsibull-narrowtable-background": "#f4f8f6",
+        "antsibull-attribute-support-none": "#b91c1c",
+        "antsibull-attribute-support-partial": "#7a5d00",
+        "antsibull-option-required": "#b91c1c",
+        "antsibull-links-background": "#0b6e4f",
+        "antsibull-links-background-active": "#0e8a63",
+    },
+    "dark_css_variables": {
+        **_colours("default-dark"),
+        "antsibull-table-background-header": "#2b302e",
+        "antsibull-narrowtable-background": "#2b302e",
+        "color-brand-primary": "#5fd3a6",
+        "color-brand-content": "#5fd3a6",
+        "color-brand-visited": "#5fd3a6",
+        "antsibull-links-background": "#1f6b51",
+        "antsibull-links-background-active": "#27876a",
+    },
+}
+
+# A guide's link to a file outside docs/ -> the page that tells the same here; what has none is on GitHub.
+_PAGES = [
+    (r"\.\./README\.md", "index.md"),
+    (r"\.\./roles/(\w+)/README\.md", r"reference/\1_role.rst"),
+    (r"\.\./plugins/modules/(\w+)\.py", r"reference/\1_module.rst"),
+    (r"\.\./", GALAXY["repository"] + "/blob/main/"),
+]
+
+
+def _fit_in(app: Sphinx, docname: str, source: list[str]) -> None:
+    for path, page in _PAGES:
+        source[0] = re.sub(rf"\]\({path}", f"]({page}", source[0])
+    # The theme has a page's contents at its side.
+    source[0] = re.sub(r"^\.\. contents::\n(?: +:.*\n)+", "", source[0], flags=re.MULTILINE)
+
+
+# Where docs.ansible.com tells what the reference only names. No inventory of that site is fetched for a dozen links.
+_ELSEWHERE = [
+    (r"ansible_collections\.(community)\.(crypto)\.(\w+?)(?:__return.*|__parameter.*)?", r"collections/\1/\2/\3.html"),
+    (r"action_plugins", "plugins/action.html"),
+    (r"(common_return_values)", r"reference_appendices/\1.html"),
+    (r"ansible_configuration_settings", "reference_appendices/config.html"),
+]
+
+
+def _lead_to_docs_ansible_com(app: Sphinx, env: Any, node: pending_xref, contnode: nodes.Element) -> nodes.reference | None:
+    for label, page in _ELSEWHERE:
+        if match := re.fullmatch(label, node["reftarget"]):
+            return nodes.reference("", "", contnode, internal=False, refuri="https://docs.ansible.com/ansible/latest/" + match.expand(page))
+    return None
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("source-read", _fit_in)
+    app.connect("missing-reference", _lead_to_docs_ansible_com)

@@ -1,0 +1,119 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The documentation site in a real browser, as ``make docs`` built it: every page, link, anchor and picture, on a wide and a narrow screen."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlsplit
+
+import pytest
+from functional._runs import CHECKOUT
+
+from browser._browser import Browser
+from browser.test_report_page import POOR_CONTRAST
+
+SITE = CHECKOUT / ".cache/docs/html"
+PAGES = sorted(str(path.relative_to(SITE)) for path in SITE.rglob("*.html"))
+
+LINKS = "return Array.from(document.querySelectorAll('a[href]'), (link) => link.href)"
+IDS = "return Array.from(document.querySelectorAll('[id]'), (element) => element.id)"
+BROKEN_PICTURES = """
+const pictures = [...document.images];
+pictures.forEach((picture) => { picture.loading = "eager"; });
+await Promise.all(pictures.map((picture) => picture.decode().catch(() => {})));
+return pictures.filter((picture) => !picture.naturalWidth || !picture.alt.trim()).map((picture) => picture.src);
+"""
+# What stands out of the screen and cannot be brought into it, as a box that scrolls would.
+TOO_WIDE = """
+const room = document.documentElement.clientWidth;
+const scrolls = (element) => element && (["auto", "scroll", "hidden"].includes(getComputedStyle(element).overflowX) || scrolls(element.parentElement));
+const out = [...document.querySelectorAll("main *, article *")].filter((element) => element.checkVisibility()
+  && element.getBoundingClientRect().right > room + 1 && !scrolls(element));
+return [document.documentElement.scrollWidth - room, out.map((element) => element.outerHTML.slice(0, 120))];
+"""
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    """The site's address."""
+    assert PAGES, f"There is no site in {SITE}: make docs"
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(SITE))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_every_page_is_whole_and_fits(browser: Browser, site: str, width: int, scheme: str) -> None:
+    browser.screen(width)
+    browser.media(prefers_color_scheme=scheme)
+    for page in PAGES:
+        browser.visit(site + page)
+        assert browser.run(BROKEN_PICTURES) == [], page
+        assert browser.run(TOO_WIDE) == [0, []], page
+        assert browser.run(POOR_CONTRAST) == {}, page
+        assert browser.complaints() == [], page
+    # Nothing comes from elsewhere.
+    assert {urlsplit(url).netloc for url in browser.requests() if url.startswith("http")} == {urlsplit(site).netloc}
+
+
+def test_every_link_leads_somewhere(browser: Browser, site: str) -> None:
+    links: dict[str, set[str]] = {}
+    ids: dict[str, set[str]] = {}
+    for page in PAGES:
+        browser.visit(site + page)
+        links[page] = {link for link in browser.run(LINKS) if link.startswith(site)}
+        ids[page] = set(browser.run(IDS))
+    assert sum(map(len, links.values())) > 200
+    broken = set()
+    for page, targets in links.items():
+        for target in targets:
+            path, anchor = urldefrag(target.removeprefix(site))
+            path = unquote(path.partition("?")[0]) or "index.html"
+            if not (SITE / path).is_file() or (anchor and unquote(anchor) not in ids[path]):
+                broken.add((page, target.removeprefix(site)))
+    assert broken == set()
+
+
+def test_every_guide_and_plugin_can_be_reached_from_the_home_page(browser: Browser, site: str) -> None:
+    browser.visit(site)
+    seen: set[str] = set()
+    waiting = ["index.html"]
+    while waiting:
+        page = waiting.pop()
+        if page in seen or not page.endswith(".html"):
+            continue
+        seen.add(page)
+        browser.visit(site + page)
+        waiting += [urldefrag(link.removeprefix(site))[0] for link in browser.run(LINKS) if link.startswith(site)]
+    guides = {path.with_suffix(".html").name for path in (CHECKOUT / "docs").glob("*.md")}
+    plugins = {f"reference/{path.stem}_module.html" for path in (CHECKOUT / "plugins/modules").glob("[!_]*.py")}
+    assert guides | plugins | {"reference/flows_encryption_role.html"} <= seen
+
+
+def test_the_search_finds_a_guide(browser: Browser, site: str) -> None:
+    browser.visit(site + "search.html?q=rotation")
+    found = browser.wait("return Array.from(document.querySelectorAll('#search-results li a'), (link) => link.textContent)")
+    assert any("rotating" in title for title in found), found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_picture_follows_the_page_and_not_the_system_alone(browser: Browser, site: str, tmp_path: Path, scheme: str) -> None:
+    """The theme's switch says the opposite of the system: the picture's ground is as the page's."""
+    browser.media(prefers_color_scheme="dark" if scheme == "light" else "light")
+    browser.visit(site + "rotation.html")
+    browser.run("document.body.dataset.theme = arguments[0]; document.querySelector('img[src$=\"rotation.svg\"]').scrollIntoView()", scheme)
+    place = browser.run("const box = document.querySelector('img[src$=\"rotation.svg\"]').getBoundingClientRect(); return [box.left + 30, box.top + 4]")
+    assert (browser.brightness(*place) > 0.5) is (scheme == "light")

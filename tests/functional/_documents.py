@@ -1,0 +1,243 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the documentation shows, and a world in which it can be done as it stands.
+
+The API hosts and the endpoint of the examples are reached by their names, over TLS: a proxy in the environment leads to servers on this
+machine. Only the folders that need root are others, and the dots in ``KALEYRA_API_KEY=...`` an API key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import PODS
+from endpoint.client import Endpoint
+from faults._servers import Authority, Proxy, Servers, leading_to
+from functional._runs import CHECKOUT, WA_400, Playbooks, Run, openssl
+from simulator.client import Simulator
+
+API_KEY = "Api-Key-Of-The-Documentation-7d1f"
+MODULES = sorted(path.stem for path in (CHECKOUT / "plugins/modules").glob("[!_]*.py"))
+# AWX's files and jobs are no snippets to be run one by one: they have tests of their own.
+PAGES = sorted(str(path.relative_to(CHECKOUT)) for path in [*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md"), *CHECKOUT.glob("roles/*/*.md")] if path.name != "awx.md")
+
+# What sets up the machine, and not the collection's work.
+_NOT_RUN = ("make ", "ansible-galaxy collection install ", "python -m pip install ", "git clone ", "cd ")
+_ROOTS = ("/etc/flows", "/srv/reports", "/var/lib/flows")
+_REGISTER = "kaleyra.whatsapp.flows_encryption"
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A block of code on a page.
+
+    :param name: of the file that it says to be, empty if it says none
+    """
+
+    language: str
+    text: str
+
+    @property
+    def name(self) -> str:
+        match = re.match(r"# ([\w./-]+\.(?:yml|txt))\b", self.text)
+        return match.group(1) if match else ""
+
+
+def blocks(page: str) -> list[Block]:
+    return [Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```", (CHECKOUT / page).read_text(), flags=re.DOTALL | re.MULTILINE)]
+
+
+def examples(module: str) -> str:
+    """The text of a module's examples."""
+    text: str = importlib.import_module(f"ansible_collections.kaleyra.whatsapp.plugins.modules.{module}").EXAMPLES
+    return text
+
+
+def names(tasks: Any) -> Iterator[str]:
+    """Names of the tasks in what a YAML text holds, those of blocks included."""
+    for task in tasks:
+        inner = [task[part] for part in ("block", "rescue", "always", "tasks") if part in task]
+        if not inner and "roles" not in task:
+            yield task["name"]
+        for part in inner:
+            yield from names(part)
+
+
+class Reader:
+    """Does what a page says, from the top to the bottom, in one folder.
+
+    :ivar environment: of the runs
+    :ivar done: how many runs and commands there were
+    """
+
+    def __init__(self, playbooks: Playbooks, folder: Path) -> None:
+        self._playbooks, self.folder, self.done = playbooks, playbooks.inputs, 0
+        self._simulator = Simulator({sid: API_KEY for page in _everything() for sid in re.findall(r"HXAP16\w+", page)})
+        self._prepare()
+        self._endpoint = Endpoint(folder / "endpoint-keys", self._private_keys())
+        servers, authority = Servers(), Authority(folder, "authority")
+        places = {}
+        for host, url in {
+            **{urlsplit(url).hostname or "": self._simulator.url for url in PODS.values()},
+            "flows.example.com": self._endpoint.url,
+        }.items():
+            places[host] = servers.start(leading_to(urlsplit(url).port or 0), certificate=authority.issue(host, host))
+        self.environment = {
+            "ANSIBLE_PIPELINING": "true",  # fewer files, so that many runs take less time
+            "KALEYRA_API_KEY": API_KEY,
+            "HTTPS_PROXY": f"http://127.0.0.1:{servers.start(Proxy(places=places))}",
+            "SSL_CERT_FILE": str(authority.path),
+        }
+        self._write(
+            "group_vars/all/world.yml",
+            yaml.safe_dump(
+                {
+                    "vault_kaleyra_api_key": API_KEY,
+                    "vault_meta_app_secret": "the secret of an app",
+                    "vault_flows_passphrase": "the passphrase of a key",
+                    "flows_public_key": (self.folder / "public.pem").read_text(),
+                    "flows_endpoint_keys_file": str(self._endpoint.keys),
+                    "flows_endpoint_pid": self._endpoint.pid,
+                }
+            ),
+        )
+
+    def _prepare(self) -> None:
+        """What the examples take for granted: a key of some days' age, numbers, deploy tasks."""
+        keys = self.folder / "etc/flows"
+        keys.mkdir(parents=True)
+        private, public = keys / "private.pem", keys / "private.pub.pem"
+        openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", private)
+        openssl("pkey", "-in", private, "-pubout", "-out", public)
+        then = time.time() - 2 * 86400
+        os.utime(private, (then, then))
+        for path in (keys / "public.pem", self.folder / "public.pem", self.folder / "next.pub.pem"):
+            shutil.copyfile(public, path)
+        shutil.copyfile(CHECKOUT / "docs/examples/deploy_to_endpoint.yml", self.folder / "deploy.yml")
+        self._write("numbers.txt", "+919876543210\n+919876543211\n+919876543212\n")
+        self._write(
+            "inventory.yml",
+            yaml.safe_dump(
+                {
+                    "whatsapp_numbers": {
+                        "hosts": {"+919876543210": {}},
+                        "vars": {
+                            "ansible_connection": "local",
+                            "flows_encryption_pod": "in",
+                            "flows_encryption_sid": "HXAP16XXXXXX97IN",
+                            "flows_encryption_private_key_path": "/etc/flows/private.pem",
+                        },
+                    }
+                }
+            ),
+        )
+        shutil.copyfile(self.folder / "inventory.yml", self.folder / "default_inventory.yml")
+
+    def _private_keys(self) -> list[Path]:
+        return [path for path in self.folder.rglob("*.pem") if re.match(r"-----BEGIN (RSA )?PRIVATE KEY", path.read_text())]
+
+    def _write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for root in _ROOTS:
+            text = text.replace(root, f"{self.folder}{root}")
+        path.write_text(text)
+        return path
+
+    def page(self, page: str) -> None:
+        unused = False  # an inventory or variables, by the commands that follow
+        for block in blocks(page):
+            if block.language == "console":
+                for line in block.text.splitlines():
+                    unused = unused and "-i inventory.yml" not in line
+                    self._command(line)
+            elif block.language == "yaml":
+                content = yaml.safe_load(block.text)
+                if isinstance(content, dict):
+                    unused = True
+                if block.name or isinstance(content, dict):
+                    self._write(block.name or "group_vars/all/page.yml", block.text)
+                else:
+                    self.tasks(block.text)
+            else:
+                raise AssertionError(f"{page} has a block of {block.language}, which nobody runs")
+        if unused:
+            # With a key pair of its own, as the variables may say how one is made.
+            path = str(self.folder / "etc/flows/another.pem")
+            self._run(_REGISTER, "-i", "inventory.yml", flows_encryption_private_key_path=path)
+
+    def tasks(self, text: str) -> None:
+        """Run tasks or plays, on one number whose key is registered already unless it is about that."""
+        content = yaml.safe_load(text)
+        if "hosts" not in content[0]:
+            text = f"- hosts: whatsapp_numbers\n  gather_facts: false\n  tasks:\n{textwrap.indent(text, '    ')}"
+        # Tasks for a failure need one.
+        rescues = "rescue:" in text
+        self._simulator.faults({"*": [WA_400] * 10} if rescues else {})
+        path = self._write(f"shown{self.done}.yml", text)
+        run = self._run(str(path), "-i", "default_inventory.yml", may_fail=rescues, **({"flows_encryption_force": True} if rescues else {}))
+        self._simulator.faults({})
+        ran = {outcome.task for outcome in run.outcomes if outcome.status in (("ok", "failed") if rescues else ("ok",))}
+        missing = [name for name in names(content) if name not in ran and "include_role" not in text]
+        assert not missing, (missing, run.output)
+
+    def register(self) -> None:
+        """Have the number of the default inventory carry the key, for pages that come after that."""
+        self._run(_REGISTER, "-i", "default_inventory.yml")
+
+    def _command(self, line: str) -> None:
+        assert line.startswith("$ "), f"not a command: {line}"
+        line = line[2:]
+        words = [word.replace("$PWD", str(self.folder)) for word in shlex.split(line, comments=True)]
+        if line.startswith(_NOT_RUN):
+            return
+        if words[0] == "export":
+            name, _, value = words[1].partition("=")
+            self.environment[name] = value.replace("...", API_KEY)
+        elif words[0] == "openssl":
+            subprocess.run(words, cwd=self.folder, check=True, capture_output=True)
+            self.done += 1
+        elif words[0] == "ansible-playbook":
+            sent = self._simulator.count()
+            for root in _ROOTS:
+                words = [word.replace(root, f"{self.folder}{root}") for word in words]
+            run = self._run(*words[1:])
+            if "--check" in words or "changed=0" in line:
+                assert self._simulator.count() == sent, line
+            if "changed=0" in line:
+                assert run.changed() == 0, run.output
+        else:
+            raise AssertionError(f"nobody runs: {line}")
+
+    def _run(self, *words: str, may_fail: bool = False, **variables: Any) -> Run:
+        self._endpoint.hold(self._private_keys())
+        self._endpoint.reload()
+        run = self._playbooks.run(words[0], "", *words[1:], env=self.environment, variables=variables)
+        assert run.rc == 0, run.output
+        assert run.recap and not run.failed(), run.output
+        assert may_fail or not [outcome for outcome in run.outcomes if outcome.status == "failed"], run.output
+        self.done += 1
+        return run
+
+    def close(self) -> None:
+        self._simulator.stop()
+        self._endpoint.__exit__()
+
+
+def _everything() -> list[str]:
+    return [*((CHECKOUT / page).read_text() for page in PAGES), *map(examples, MODULES), "HXAP16XXXXXX97IN"]

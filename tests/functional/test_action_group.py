@@ -1,0 +1,90 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The defaults that the modules of an account share: ``group/kaleyra.whatsapp.kaleyra`` in ``module_defaults``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from functional._runs import API_KEY, DOORS, MODULE, MODULE_DOOR, SID, KeyPair, Playbooks, Run, assert_nowhere, new_number
+from functional.test_info import INFO
+from simulator.client import Simulator
+
+GROUP = "group/kaleyra.whatsapp.kaleyra"
+
+
+def run_with(playbooks: Playbooks, door: str, defaults: dict[str, Any], tasks: list[dict[str, Any]], *args: str) -> Run:
+    environment = {"ASKS_FOR_A_PROCESS": "yes"} if door == MODULE_DOOR else {}
+    play = {"hosts": "all", "gather_facts": False, "module_defaults": {GROUP: defaults}, "environment": environment, "tasks": tasks}
+    return playbooks.run([play], {"all": {"hosts": {"here": {"ansible_connection": "local"}}}}, *args)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_modules_of_the_group_take_what_they_share(
+    playbooks: Playbooks, simulator: Simulator, key: KeyPair, tmp_path: Path, door: str
+) -> None:
+    mine, other = new_number(), new_number()
+    defaults = {
+        "api_url": playbooks.api_url,
+        "sid": SID,
+        "api_key": API_KEY,
+        "cache_path": str(tmp_path / "records"),
+        "timeout": 20,
+        "retries": 1,
+        "validate_certs": True,
+        "ca_path": "",
+        "phone_numbers": [mine],
+        "business_public_key": key.public,
+    }
+    run = run_with(
+        playbooks,
+        door,
+        defaults,
+        [
+            {"name": "register", MODULE: {}},
+            {"name": "a task's own option wins", MODULE: {"phone_numbers": [other]}},
+            {"name": "ask", INFO: {}},
+            {"name": "ask for another account", INFO: {"sid": "HXAP16NOBODY97IN"}},
+        ],
+        "-vvvv",
+    )
+    assert run.rc == 0, run.output
+    assert run.modules == (["kaleyra_flows_encryption"] * 2 + ["kaleyra_flows_encryption_info"] * 2 if door == MODULE_DOOR else [])
+    assert simulator.registered() == {SID: {mine: key.fingerprint, other: key.fingerprint}}
+    asked = run.one("ask")
+    assert [(n["phone_number"], n["sid"], n["as_expected"]) for n in asked["numbers"]] == [(mine, SID, True)]
+    assert [n["state"] for n in run.one("ask for another account")["numbers"]] == ["absent"]
+    assert not playbooks.default_cache.exists()
+    assert_nowhere([API_KEY], {"output": run.output})
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_what_concerns_one_module_alone_is_no_default_for_the_group(playbooks: Playbooks, door: str) -> None:
+    run = run_with(playbooks, door, {"force": True}, [{"name": "ask", INFO: {}, "ignore_errors": True}])
+    assert "Unsupported parameters" in run.one("ask")["msg"] and "force" in run.one("ask")["msg"]
+
+
+def test_the_endpoint_is_not_told_the_account(playbooks: Playbooks) -> None:
+    ping = {"url": "http://127.0.0.1:1/", "business_public_key": "none"}
+    run = run_with(playbooks, "worker", {"api_key": API_KEY}, [{"name": "ping", "kaleyra.whatsapp.flows_endpoint_ping": ping, "ignore_errors": True}])
+    assert "Instead of one public key" in run.one("ping")["msg"]
+
+
+def test_the_role_goes_by_its_variables(playbooks: Playbooks, simulator: Simulator, key: KeyPair, tmp_path: Path) -> None:
+    number = new_number()
+    include = {"ansible.builtin.include_role": {"name": "kaleyra.whatsapp.flows_encryption"}}
+    variables = {
+        "flows_encryption_api_url": playbooks.api_url,
+        "flows_encryption_sid": SID,
+        "flows_encryption_api_key": API_KEY,
+        "flows_encryption_phone_numbers": [number],
+        "flows_encryption_public_key": key.public,
+        "flows_encryption_cache_path": str(tmp_path / "records"),
+    }
+    run = run_with(playbooks, "worker", {"pod": "eu", "sid": "HXAP16NOBODY97IN", "api_key": "wrong"}, [{"name": "onboard", **include, "vars": variables}])
+    assert run.rc == 0, run.output
+    assert simulator.registered() == {SID: {number: key.fingerprint}}
