@@ -39,6 +39,14 @@ REGISTER, ENSURE_KEY_PAIR, ROTATE = "register.yml", "ensure_key_pair.yml", "rota
 """Playbooks of the project."""
 NUMBERS = "whatsapp_numbers"
 """The group that they are for."""
+MAKE, WARN, REGISTERS, SUM_UP, PUBLISH = (
+    "Make the private key",
+    "Warn that the records vanish with this job's container",
+    "Register the public key of each number",
+    "Sum up what was done",
+    "Publish what came of each number",
+)
+"""Tasks of the role."""
 
 
 @dataclasses.dataclass
@@ -166,7 +174,7 @@ class Job:
 
     def numbers(self) -> dict[str, dict[str, Any]]:
         """What came of each number, over all hosts."""
-        results = self.of("Register the public key of each number").values()
+        results = self.of(REGISTERS).values()
         return {number["phone_number"]: number for result in results for number in result["numbers"]}
 
     def reasons(self) -> dict[str, str]:
@@ -195,8 +203,9 @@ class AWX:
         self._lock = threading.Lock()
 
     def remove(self) -> None:
-        for folder in (self.folder, self._sockets):
-            shutil.rmtree(folder)
+        shutil.rmtree(self.folder)
+        # An ssh that waited for another task may be removing its socket at this moment.
+        shutil.rmtree(self._sockets, ignore_errors=True)
 
     def run(
         self,

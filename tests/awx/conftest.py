@@ -26,6 +26,7 @@ CORES = ("newest", "2.16")
 
 @pytest.fixture(params=CORES)
 def core(request: pytest.FixtureRequest) -> Core:
+    """One after the other; ``parametrize("core", ["newest"], indirect=True)`` for the newest alone."""
     return Core(request.param, BIN if request.param == "newest" else environment(request.param) / "bin")
 
 
