@@ -22,7 +22,6 @@ from types import TracebackType
 from typing import Any
 
 from aiohttp import web
-
 from awx import _rules
 
 TOKEN = "Controller-Token-4711"
@@ -101,9 +100,9 @@ KINDS: dict[str, Kind] = {
     ),
     "job_templates": Kind(
         {
-            **{"name": "", "description": "", "inventory": None, "project": None, "playbook": "", "execution_environment": None},
-            **{"job_type": "run", "forks": 0, "limit": "", "verbosity": 0, "extra_vars": "", "diff_mode": False, "use_fact_cache": False},
-            **{"survey_enabled": False, "allow_simultaneous": False, "job_slice_count": 1, "become_enabled": False, "timeout": 0},
+            "name": "", "description": "", "inventory": None, "project": None, "playbook": "", "execution_environment": None,
+            "job_type": "run", "forks": 0, "limit": "", "verbosity": 0, "extra_vars": "", "diff_mode": False, "use_fact_cache": False,
+            "survey_enabled": False, "allow_simultaneous": False, "job_slice_count": 1, "become_enabled": False, "timeout": 0,
             **_ASKS,
         },
         needed=("name", "inventory", "project", "playbook"),
@@ -115,8 +114,8 @@ KINDS: dict[str, Kind] = {
     ),
     "workflow_job_templates": Kind(
         {
-            **{"name": "", "description": "", "organization": None, "inventory": None, "limit": "", "extra_vars": ""},
-            **{"survey_enabled": False, "allow_simultaneous": False},
+            "name": "", "description": "", "organization": None, "inventory": None, "limit": "", "extra_vars": "",
+            "survey_enabled": False, "allow_simultaneous": False,
             **_ASKS,
         },
         unique=("organization", "name"),
@@ -188,7 +187,7 @@ class Controller:
         return found
 
     def names(self, kind: str) -> list[str]:
-        return [item.get("name", item.get("identifier")) for item in self.objects[kind].values()]
+        return [str(item.get("name", item.get("identifier"))) for item in self.objects[kind].values()]
 
     # What is posted.
 
@@ -211,10 +210,10 @@ class Controller:
         unknown = set(wanted) - set(rules.fields)
         if unknown:
             raise _rules.Refused(f"{kind} has no {sorted(unknown)}")
-        for name, value in wanted.items():
+        for name, given in wanted.items():
             default = rules.fields[name]
-            if value is None and isinstance(default, str):
-                wanted[name] = value = ""
+            value: Any = "" if given is None and isinstance(default, str) else given
+            wanted[name] = value
             if name in rules.refers:
                 if value is not None and not self._find(rules.refers[name], value):
                     raise _rules.Refused(f"{name} {value!r} is not there")
@@ -329,7 +328,9 @@ class Controller:
         except (KeyError, ValueError):
             status, answer = 404, {"detail": "Not found."}
         headers = {"X-API-Product-Name": "AWX", "X-API-Product-Version": "24.6.1"}
-        return web.Response(status=status, headers=headers, **({} if answer is None else {"text": json.dumps(answer), "content_type": "application/json"}))
+        if answer is None:
+            return web.Response(status=status, headers=headers)
+        return web.Response(status=status, headers=headers, text=json.dumps(answer), content_type="application/json")
 
     def _handle(self, method: str, path: list[str], query: Mapping[str, str], body: dict[str, Any]) -> tuple[int, Any]:
         kind, *rest = path

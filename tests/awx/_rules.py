@@ -123,11 +123,11 @@ def check_credential_type(definition: Mapping[str, Any]) -> None:
         for name, template in part.items():
             try:
                 sandbox.from_string(template).render(namespace)
-            except (jinja2.TemplateError, jinja2.sandbox.SecurityError) as exc:
+            except (jinja2.TemplateError, jinja2.exceptions.SecurityError) as exc:
                 raise Refused(f"{name}: {exc}") from exc
 
 
-def _is_private_key(value: str) -> bool:
+def _is_private_key(value: Any) -> bool:
     if not value or value == "$encrypted$":
         return True
     try:
@@ -165,8 +165,8 @@ def check_survey(survey: Mapping[str, Any]) -> None:
     if len(set(variables)) < len(variables):
         raise Refused("variable twice")
     for question in survey["spec"]:
-        for name, kind in (("type", str), ("question_name", str), ("variable", str), ("required", bool)):
-            if not isinstance(question.get(name), kind):
+        for name, of_type in (("type", str), ("question_name", str), ("variable", str), ("required", bool)):
+            if not isinstance(question.get(name), of_type):
                 raise Refused(f"question without {name}")
         kind = question["type"]
         if kind not in SURVEY_TYPES:

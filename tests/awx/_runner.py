@@ -39,6 +39,14 @@ REGISTER, ENSURE_KEY_PAIR, ROTATE = "register.yml", "ensure_key_pair.yml", "rota
 """Playbooks of the project."""
 NUMBERS = "whatsapp_numbers"
 """The group that they are for."""
+MAKE, WARN, REGISTERS, SUM_UP, PUBLISH = (
+    "Make the private key",
+    "Warn that the records vanish with this job's container",
+    "Register the public key of each number",
+    "Sum up what was done",
+    "Publish what came of each number",
+)
+"""Tasks of the role."""
 
 
 @dataclasses.dataclass
@@ -148,7 +156,8 @@ class Job:
     def _stats(self) -> dict[str, Any]:
         found: list[dict[str, Any]] = [event["event_data"] for event in self.events if event["event"] == "playbook_on_stats"]
         assert len(found) == 1, self.stdout
-        return found[0]
+        stats: dict[str, Any] = found[0]
+        return stats
 
     def summary(self, count: str) -> dict[str, int]:
         """How many times each host was ``changed`` or has ``failures``, as the job's page shows; only hosts with one."""
@@ -165,7 +174,7 @@ class Job:
 
     def numbers(self) -> dict[str, dict[str, Any]]:
         """What came of each number, over all hosts."""
-        results = self.of("Register the public key of each number").values()
+        results = self.of(REGISTERS).values()
         return {number["phone_number"]: number for result in results for number in result["numbers"]}
 
     def reasons(self) -> dict[str, str]:
@@ -194,8 +203,9 @@ class AWX:
         self._lock = threading.Lock()
 
     def remove(self) -> None:
-        for folder in (self.folder, self._sockets):
-            shutil.rmtree(folder)
+        shutil.rmtree(self.folder)
+        # An ssh that waited for another task may be removing its socket at this moment.
+        shutil.rmtree(self._sockets, ignore_errors=True)
 
     def run(
         self,

@@ -55,6 +55,7 @@ class Host:
 
     :ivar login: who logs in by key, and may become everybody
     :ivar service: who owns what the endpoint uses; nobody can log in as this one
+    :ivar srv: a folder of root's
     :ivar private_key: what the machine credential holds, to log in with
     :ivar interpreter: a Python of the host's own, with requests and cryptography
     """
@@ -63,6 +64,8 @@ class Host:
         # Not in the checkout, into which the host's users may not be able to look.
         self.folder = Path(tempfile.mkdtemp(prefix="k", dir="/tmp"))
         self.folder.chmod(0o755)
+        self.srv = self.folder / "srv"
+        self.srv.mkdir()
         self._users: list[User] = []
         self._server: subprocess.Popen[bytes] | None = None
         try:
@@ -145,8 +148,8 @@ class Host:
 
     def clean(self) -> None:
         """Forget all that jobs have left."""
-        for user in self._users:
-            for path in user.home.iterdir():
+        for folder in (self.srv, *(user.home for user in self._users)):
+            for path in folder.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def stop(self) -> None:
@@ -194,7 +197,7 @@ class Watch:
         self.environments: set[str] = set()
 
     def _look(self) -> None:
-        while not self._end.wait(0.02):
+        while not self._end.wait(0.05):
             for process in processes():
                 self.arguments.setdefault(process.uid, set()).add(process.arguments)
                 if process.uid in self._uids:

@@ -10,13 +10,15 @@ from collections.abc import Iterator
 import pytest
 import yaml
 from awx._runner import AWX, CHECKOUT, Core, Credential
+from awx._set_up import awx_collection, controller, set_up
 from awx._sshd import Host, obstacle
 from functional._runs import API_KEY, BIN, SID
-from functional.conftest import _simulator, key, simulator
+from functional.conftest import _simulator, key, playbooks, simulator
 from simulator.client import Simulator
 from tools.cores import environment
 
-__all__ = ["_simulator", "key", "simulator"]  # fixtures that are needed here, too
+# Fixtures that are needed here, too.
+__all__ = ["_simulator", "awx_collection", "controller", "key", "playbooks", "set_up", "simulator"]
 
 CORES = ("newest", "2.16")
 """The one to develop with, and that of Ansible Automation Platform."""
@@ -24,6 +26,7 @@ CORES = ("newest", "2.16")
 
 @pytest.fixture(params=CORES)
 def core(request: pytest.FixtureRequest) -> Core:
+    """One after the other; ``parametrize("core", ["newest"], indirect=True)`` for the newest alone."""
     return Core(request.param, BIN if request.param == "newest" else environment(request.param) / "bin")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from awx._controller import Controller
 from awx._runner import AWX, Credential, Inventory, Job
-from awx._set_up import NAME, NUMBERS, SetUp, awx_collection, controller, ok, set_up  # noqa: F401
+from awx._set_up import NAME, NUMBERS, SetUp, ok
 from awx._sshd import Host
 from functional._runs import API_KEY, SID, fingerprint_of
 from simulator.client import Simulator

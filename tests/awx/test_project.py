@@ -15,7 +15,6 @@ import yaml
 from awx import _rules
 from awx._runner import Credential
 from functional._runs import API_KEY, BIN, CHECKOUT, SID, KeyPair, Playbooks, Run, assert_nowhere, new_number, secret_lines
-from functional.conftest import _simulator, key, playbooks, simulator  # noqa: F401
 from simulator.client import Simulator
 
 PROJECT = CHECKOUT / "docs/examples/awx_project"
@@ -39,7 +38,7 @@ class Jobs:
         Credential(TYPE, _rules.check_credential(TYPE["inputs"], {**blank, **values})).inject(self.env, folder, folder)
 
     def run(self, playbook: str, *args: str, variables: dict[str, Any] | None = None, **answers: str) -> Run:
-        group = {"hosts": dict.fromkeys(self.numbers, {}), "vars": {"ansible_connection": "local"}}
+        group = {"hosts": {number: {} for number in self.numbers}, "vars": {"ansible_connection": "local"}}
         inventory = {"all": {"children": {"whatsapp_numbers": group}, "vars": variables or {}}}
         job = {"awx_job_id": 1, "tower_job_id": 1}
         return self.playbooks.run(str(PROJECT / playbook), inventory, *args, env=self.env, variables={**job, **answers})

@@ -6,13 +6,11 @@
 
 from __future__ import annotations
 
-from awx._runner import AWX, ENSURE_KEY_PAIR, NUMBERS, REGISTER, Credential, Inventory, Job
+from awx._runner import AWX, ENSURE_KEY_PAIR, MAKE, NUMBERS, REGISTER, WARN, Credential, Inventory, Job
 from endpoint.client import Endpoint
 from functional._runs import API_KEY, SID, KeyPair, assert_nowhere, fingerprint_of, new_number, openssl, secret_lines
 from functional.test_secrets import spellings
 from simulator.client import Simulator
-
-WARN = "Warn that the records vanish with this job's container"
 
 
 def of_numbers(*numbers: str, **variables: object) -> Inventory:
@@ -83,7 +81,7 @@ def test_a_private_key_by_a_credential(awx: AWX, simulator: Simulator, account: 
         del inventory.variables["flows_encryption_endpoint_url"]
     assert registered.status == "successful" and registered.reasons() == dict.fromkeys(numbers, "absent"), registered.stdout
     assert simulator.registered() == {SID: dict.fromkeys(numbers, key.fingerprint)}
-    assert not registered.of("Make the private key")
+    assert not registered.of(MAKE)
 
     refused = run(REGISTER, mistaken)
     assert refused.status == "failed" and simulator.count() == 2, refused.stdout

@@ -6,19 +6,17 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import yaml
-from awx._runner import AWX, CHECKOUT, ENSURE_KEY_PAIR, NUMBERS, REGISTER, Credential, Inventory, Job
+from awx._runner import AWX, CHECKOUT, ENSURE_KEY_PAIR, NUMBERS, PUBLISH, REGISTER, SUM_UP, WARN, Credential, Inventory, Job
 from awx._sshd import Host
 from functional._runs import SID, WA_400, KeyPair, new_number
 from simulator.client import Simulator
 
-PUBLISH = "Publish what came of each number"
-WARN = "Warn that the records vanish with this job's container"
-SUM_UP = "Sum up what was done"
 RESULTS = {"runner_on_ok", "runner_on_failed", "runner_on_skipped", "runner_on_unreachable"}
 """Events of a task's result on a host."""
 
@@ -103,7 +101,8 @@ def test_slices_that_see_neither_each_other_nor_the_key_host(
     # Without the public key, a slice without the key host says what to do.
     lost = awx.run(REGISTER, inventory, credentials=[account], slice_of=(2, 3), machine=(host.login.name, host.private_key))
     assert lost.status == "failed", lost.stdout
-    for part in ("endpoint", "not a host of this inventory", "flows_key_pair", "flows_encryption_public_key"):
+    assert re.search(r"The key host endpoint cannot be reached \([^()]*Failed to connect to the host via ssh", lost.text)
+    for part in ("not a host of this inventory", "flows_key_pair", "flows_encryption_public_key"):
         assert part in lost.text
     assert simulator.count() == 6
 

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 import yaml
 from awx._controller import Controller
-from awx._set_up import ACCOUNT, NAME, NUMBERS, REGISTER, SECRETS, SETTINGS, SetUp, awx_collection, controller, ok, set_up  # noqa: F401
+from awx._set_up import ACCOUNT, NAME, NUMBERS, REGISTER, SECRETS, SETTINGS, SetUp, ok
 from functional._runs import BIN, CHECKOUT, COLLECTIONS, KeyPair, assert_nowhere, secret_lines
-from functional.conftest import key  # noqa: F401
 from tools.cores import environment
 
 

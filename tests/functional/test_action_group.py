@@ -85,7 +85,7 @@ def test_the_role_goes_by_its_variables(playbooks: Playbooks, simulator: Simulat
         "flows_encryption_public_key": key.public,
         "flows_encryption_cache_path": str(tmp_path / "records"),
     }
-    defaults = {"pod": "eu", "sid": "HXAP16NOBODY97IN", "api_key": "wrong"}
-    run = run_with(playbooks, "worker", defaults, [{"name": "onboard", **include, "vars": variables}])
+    wrong = {"pod": "eu", "sid": "HXAP16NOBODY97IN", "api_key": "wrong"}
+    run = run_with(playbooks, "worker", wrong, [{"name": "onboard", **include, "vars": variables}])
     assert run.rc == 0, run.output
     assert simulator.registered() == {SID: {number: key.fingerprint}}

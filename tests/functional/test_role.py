@@ -401,7 +401,7 @@ def test_the_summary_counts_all_numbers_of_the_play_in_one_line(playbooks: Playb
             for number in shops["flows_encryption_phone_numbers"]
             if number != "junk"
         },
-        **dict.fromkeys((bad, "junk"), {"changed": False, "status": "failed", "fingerprint": None}),
+        **{number: {"changed": False, "status": "failed", "fingerprint": None} for number in (bad, "junk")},
     }
     # After each batch; the first one without a good host ends the play.
     run = playbooks.run(play(serial=2), inventory)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import fcntl
-import os
 import shutil
 import subprocess
 import sys
@@ -57,7 +56,7 @@ class CoreError(Exception):
 
 def find_python(version: str) -> Path:
     """The Python of that version, or CoreError: a version is never left out because there is no Python for it."""
-    found = subprocess.run(["sh", TESTS / "tools/find_python.sh", version], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    found = subprocess.run(["sh", TESTS / "tools/find_python.sh", version], capture_output=True, text=True, check=False)
     if found.returncode:
         raise CoreError(found.stderr.strip())
     return Path(found.stdout.strip())
