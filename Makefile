@@ -25,7 +25,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help
 help:  ## Say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
 
 .PHONY: demo
 demo: $(READY)  ## Register the numbers of an example inventory with the simulator, and show what happened
@@ -59,6 +59,25 @@ faults: $(READY)  ## Test the promises under faults, attacks and kills (some min
 fuzz: $(READY)  ## Fuzz the parsers, guided by coverage, for a minute (Linux on x86-64; SEED=n repeats a run)
 	@uv pip install --quiet --python $(BIN)/python --requirement tests/faults/requirements.txt
 	python -m faults.fuzz_parsers --seconds 60 --seed $(or $(SEED),0)
+
+# Of the versions in CORE ("2.16 2.21"), all without it.
+ANSIBLE_TEST = python tests/tools/ansible_test.py $(if $(CORE),--cores $(CORE))
+
+.PHONY: matrix
+matrix: $(READY)  ## Run ansible-test's sanity, units and integration on each ansible-core (CORE="2.16 2.21" on some)
+	$(ANSIBLE_TEST)
+
+.PHONY: sanity
+sanity: $(READY)  ## Run ansible-test sanity alone (CORE as above)
+	$(ANSIBLE_TEST) --steps sanity
+
+.PHONY: ansible-units
+ansible-units: $(READY)  ## Run ansible-test units alone (CORE as above)
+	$(ANSIBLE_TEST) --steps units units-target
+
+.PHONY: integration
+integration: $(READY)  ## Run ansible-test integration alone (CORE as above)
+	$(ANSIBLE_TEST) --steps integration
 
 .PHONY: lint
 lint: $(READY)  ## Run ansible-lint with its production profile
