@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _api, _pacer
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _pacer
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import make_account
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._api import FlowsEncryptionApi
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import ApiError, OutcomeUnknown, Rejected
@@ -339,7 +339,7 @@ def test_pauses_grow_scattered_and_never_beyond_the_timeout(call: Call, pauses: 
 
 
 def test_two_processes_throttled_at_the_same_moment_do_not_come_back_at_the_same_moment(call: Call, pauses: list[float]) -> None:
-    for _ in range(5):
+    for dummy in range(5):
         call(_answer(429), retries=1)
     assert len(set(pauses)) == 5
 
