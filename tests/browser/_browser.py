@@ -96,7 +96,7 @@ class Browser:
 
     def tab_to(self, selector: str) -> None:
         """Reach it with the keyboard alone."""
-        for _ in range(50):
+        for dummy in range(50):
             if self.run("return document.activeElement.matches(arguments[0])", selector):
                 return
             webdriver.ActionChains(self._driver).send_keys(Keys.TAB).perform()

@@ -148,7 +148,7 @@ def test_filters_narrow_it_down_together_and_say_how_many_are_left(browser: Brow
         browser.one("#text").send_keys(wanted)
         found = browser.texts("#count")[0]
         if many is None:
-            assert {title for title in browser.run("return Array.from(document.querySelectorAll('td.key code'), (c) => c.title)")} == {KEYS[1]}
+            assert set(browser.run("return Array.from(document.querySelectorAll('td.key code'), (c) => c.title)")) == {KEYS[1]}
         else:
             assert found.startswith(f"{many:,} of 10,000" if many else "No number")
 
@@ -194,7 +194,7 @@ def test_on_a_phone_it_is_a_table_still_to_those_who_hear_it(browser: Browser, p
         browser.open(pages("3"))
         nodes = [node for node in browser.command("Accessibility.getFullAXTree")["nodes"] if not node["ignored"]]
         named = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes]
-        roles = [role for role, _ in named]
+        roles = [role for role, dummy in named]
         assert ("table", "Numbers") in named
         assert (roles.count("row"), roles.count("columnheader"), roles.count("cell")) == (4, 5, 15)
         for expected in (

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from faults import fuzz_parsers
-from faults.fuzz_parsers import API, DER, FINGERPRINT, IDENTITY, SECRET, TARGETS, pem_of
+from faults.fuzz_parsers import API, DER, FINGERPRINT, IDENTITY, SECRET, TARGETS
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -134,7 +134,10 @@ def test_a_fingerprint_of_any_signs(text: str) -> None:
 
 
 date_parts = st.sampled_from(
-    ["Wed, ", "21 ", "31 ", "0 ", "Oct ", "Feb ", "2026 ", "9999 ", "0001 ", "99 ", "07:28:00 ", "24:00:00", "1:2:3:4 ", "GMT", "-2359", "+9999", "-", ",", ":", "("]
+    [
+        *("Wed, ", "21 ", "31 ", "0 ", "Oct ", "Feb ", "2026 ", "9999 ", "0001 ", "99 "),
+        *("07:28:00 ", "24:00:00", "1:2:3:4 ", "GMT", "-2359", "+9999", "-", ",", ":", "("),
+    ]
 )
 
 
@@ -161,7 +164,11 @@ nearly = st.fixed_dictionaries(
 
 
 @PROPERTY
-@given(st.sampled_from([200, 200, 200, 201, 204, 302, 400, 401, 429, 500, 0, 999]), st.one_of(nearly, anything), st.sampled_from(["utf-8", "utf-16", "utf-32", "utf-8-sig"]))
+@given(
+    st.sampled_from([200, 200, 200, 201, 204, 302, 400, 401, 429, 500, 0, 999]),
+    st.one_of(nearly, anything),
+    st.sampled_from(["utf-8", "utf-16", "utf-32", "utf-8-sig"]),
+)
 def test_an_answer_is_a_success_only_with_the_whole_proof(status: int, document: Any, encoding: str) -> None:
     # The target compares with the promise, said in other words.
     fuzz_parsers.answer(status.to_bytes(2, "big") + json.dumps(document).encode(encoding))
@@ -176,7 +183,7 @@ def test_only_one_answer_is_a_proof(status: int) -> None:
 @PROPERTY
 @given(st.integers(100, 599), st.text(max_size=300), st.text(max_size=300))
 def test_the_facts_of_any_answer_can_be_told_in_an_error(status: int, code: str, message: str) -> None:
-    facts, _ = API._read(Answer(status, json.dumps({"code": code, "message": message + SECRET + message}).encode()))
+    facts, dummy = API._read(Answer(status, json.dumps({"code": code, "message": message + SECRET + message}).encode()))
     error = Rejected("why", attempts=1, **facts)
     assert isinstance(error, KaleyraError) and str(error) == "why" and error.details["message"] == facts["message"]
     assert SECRET not in str(error.details)
@@ -206,7 +213,10 @@ def test_a_record_counts_only_if_its_json_says_so(document: dict[str, Any], comp
     fuzz_parsers.record(fuzz_parsers.sealed({**whole, **document}))
 
 
-@pytest.mark.parametrize("bytes_", [b"[" * 100_000, b'{"a":' * 50_000, b"9" * 5000, b'{"code":' + b"9" * 5000 + b"}", b"\xed\xa0\x80", b'"\\ud800"', b"\0" * 4097])
+@pytest.mark.parametrize(
+    "bytes_",
+    [b"[" * 100_000, b'{"a":' * 50_000, b"9" * 5000, b'{"code":' + b"9" * 5000 + b"}", b"\xed\xa0\x80", b'"\\ud800"', b"\0" * 4097],
+)
 def test_json_that_breaks_readers_is_none(bytes_: bytes) -> None:
     fuzz_parsers.record(bytes_)
     for status in (200, 400):
@@ -220,7 +230,11 @@ def test_coverage_guided_fuzzing_finds_nothing_in_a_short_time() -> None:
     if importlib.util.find_spec("atheris") is None:
         pytest.skip("atheris is not installed here; .ci/run needs it for python -m faults.fuzz_parsers")
     done = subprocess.run(
-        [sys.executable, "-m", "faults.fuzz_parsers", "--seconds", str(len(TARGETS))], capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "faults.fuzz_parsers", "--seconds", str(len(TARGETS))],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -247,6 +247,7 @@ class Playbooks:
             capture_output=True,
             text=True,
             timeout=300,  # against a run that hangs, not a measure
+            check=False,
             start_new_session=True,  # what kill_after kills is the run alone
         )
         outcomes: list[Outcome] = []
