@@ -26,7 +26,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help
 help:  ## Say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
 
 .PHONY: demo
 demo: $(READY)  ## Register the numbers of an example inventory with the simulator, and show what happened
@@ -75,6 +75,25 @@ docs: $(READY)  ## Build the documentation site: .cache/docs/html/index.html
 	@GIT_CEILING_DIRECTORIES=$(CURDIR) antsibull-docs collection --use-current --squash-hierarchy --fail-on-error --dest-dir $(DOCS)/source/reference kaleyra.whatsapp
 	@sphinx-build --fail-on-warning --keep-going --quiet -c docs/docsite -d $(DOCS)/doctrees $(DOCS)/source $(DOCS)/html
 	@echo "The documentation site is in $(DOCS)/html."
+
+# Of the versions in CORE ("2.16 2.21"), all without it.
+ANSIBLE_TEST = python tests/tools/ansible_test.py $(if $(CORE),--cores $(CORE))
+
+.PHONY: matrix
+matrix: $(READY)  ## Run ansible-test's sanity, units and integration on each ansible-core (CORE="2.16 2.21" on some)
+	$(ANSIBLE_TEST)
+
+.PHONY: sanity
+sanity: $(READY)  ## Run ansible-test sanity alone (CORE as above)
+	$(ANSIBLE_TEST) --steps sanity
+
+.PHONY: ansible-units
+ansible-units: $(READY)  ## Run ansible-test units alone (CORE as above)
+	$(ANSIBLE_TEST) --steps units units-target
+
+.PHONY: integration
+integration: $(READY)  ## Run ansible-test integration alone (CORE as above)
+	$(ANSIBLE_TEST) --steps integration
 
 .PHONY: lint
 lint: $(READY)  ## Run ansible-lint with its production profile

@@ -160,7 +160,7 @@ def rotation() -> Picture:
     for name, y in rows.items():
         drawn.text(18, y + 5, name, size=15, kind="strong", anchor="start")
         drawn.rule(18, y - 36, 982)
-    for i, (_, _, files, *keys) in enumerate(columns):
+    for i, (dummy1, dummy2, files, *keys) in enumerate(columns):
         middle = 224 + 168 * i
         for j, (name, kind) in enumerate(files):
             drawn.chip(middle, 142 + (j - (len(files) - 1) / 2) * 29, name, kind, 154, 11.5)

@@ -14,12 +14,12 @@ import typing as t
 class KaleyraError(Exception):
     """What a user is told: the message says what happened and what to do.
 
-    :param message: without secrets, ready to be shown
+    :param why: without secrets, ready to be shown
     :param details: further public facts for the task's result
     """
 
-    def __init__(self, message: str, /, **details: t.Any) -> None:
-        super().__init__(message)
+    def __init__(self, why: str, /, **details: t.Any) -> None:
+        super().__init__(why)
         self.details = details
 
 
@@ -48,8 +48,8 @@ class ApiError(KaleyraError):
 
     outcome: t.ClassVar[str]
 
-    def __init__(self, message: str, /, **details: t.Any) -> None:
-        super().__init__(message, outcome=self.outcome, **details)
+    def __init__(self, why: str, /, **details: t.Any) -> None:
+        super().__init__(why, outcome=self.outcome, **details)
 
 
 class Rejected(ApiError):

@@ -56,7 +56,7 @@ def register_all(params: t.Mapping[str, t.Any], *, check_mode: bool, say: t.Call
             if not check_mode:
                 registration.api.prepare()
         except KaleyraError as exc:
-            for _, result in jobs:
+            for dummy, result in jobs:
                 _fail(result, exc)
         else:
             if not check_mode:

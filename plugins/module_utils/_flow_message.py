@@ -91,7 +91,7 @@ class FlowMessage:
 
         text = Cipher(algorithms.AES(self._aes_key), modes.GCM(iv)).decryptor().update(data).decode("latin-1")
         try:
-            content, _ = json.JSONDecoder(strict=False).raw_decode(text.lstrip())
+            content, dummy = json.JSONDecoder(strict=False).raw_decode(text.lstrip())
         except (ValueError, RecursionError):
             return False
         # Not empty, as two bytes may be "{}" by chance.

@@ -96,7 +96,8 @@ class Lock:
                 self._file = None
 
     def _try(self) -> bool:
-        assert self._file
+        if not self._file:
+            raise AssertionError("not open")
         with _mutex:
             if self._place in self._file.held:
                 return False

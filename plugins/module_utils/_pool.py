@@ -48,7 +48,7 @@ def work_through(items: t.Iterable[T], work: t.Callable[[T], None], *, threads: 
             ended.put((None, exc))
 
     try:
-        for _ in range(min(threads, left)):
+        for dummy in range(min(threads, left)):
             # Daemons: a process that is to end does not wait for them, whatever they wait for.
             threading.Thread(target=run, daemon=True).start()
         while left:

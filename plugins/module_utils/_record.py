@@ -312,4 +312,3 @@ def _prefix(cache_path: str, api: str, sid: str) -> str:
 
 def _checksum(fields: dict[str, t.Any]) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-

@@ -223,7 +223,7 @@ class Controller:
         for other in self.objects[kind].values():
             if other["id"] != item["id"] and all(other.get(name) == after.get(name) for name in rules.unique):
                 raise _rules.Refused(f"{kind} with this {rules.unique} already exists")
-        getattr(self, f"_check_{kind}", lambda *_: None)(item, after)
+        getattr(self, f"_check_{kind}", lambda *dummy: None)(item, after)
         if kind == "projects" and any(item[name] != after[name] for name in ("scm_type", "scm_url", "scm_branch")):
             self._updates[item["id"]] = 0
         item.update(after)

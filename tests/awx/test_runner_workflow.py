@@ -33,7 +33,7 @@ def test_what_forms_and_surveys_give(awx: AWX, simulator: Simulator, account: Cr
     specs = yaml.safe_load((CHECKOUT / "roles/flows_encryption/meta/argument_specs.yml").read_text())
     blank = dict.fromkeys(specs["argument_specs"]["main"]["options"], "")
     assert len(blank) >= 30
-    typed = [new_number() for _ in range(3)]
+    typed = [new_number() for dummy in range(3)]
     host = new_number()
     inventory = Inventory({host: {}}, {NUMBERS: [host]})
 
@@ -61,7 +61,7 @@ def test_slices_that_see_neither_each_other_nor_the_key_host(
     awx: AWX, simulator: Simulator, host: Host, account: Credential
 ) -> None:
     """One job makes the key pair, the slices of another get its public key; three at once, with records that they share."""
-    numbers = [new_number() for _ in range(6)]
+    numbers = [new_number() for dummy in range(6)]
     disabled = new_number()
     inventory = Inventory(
         hosts={**{number: {} for number in (*numbers, disabled)}, "endpoint": host.variables(ansible_pipelining=True)},
@@ -111,7 +111,7 @@ def test_relaunch_on_failed_hosts_and_what_is_published(
     awx: AWX, simulator: Simulator, account: Credential, key: KeyPair
 ) -> None:
     """One dictionary for the job, by one task on one host."""
-    numbers = [new_number() for _ in range(5)]
+    numbers = [new_number() for dummy in range(5)]
     simulator.faults({numbers[1]: [WA_400]})
     inventory = Inventory(
         hosts={number: {} for number in numbers},

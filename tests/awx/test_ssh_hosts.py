@@ -38,7 +38,7 @@ def number_of_records(folder: Path) -> int:
 
 def test_four_runs_with_key_and_records_on_one_host(awx: AWX, simulator: Simulator, host: Host, account: Credential) -> None:
     """Check, real, check, real; numbers as hosts, with and without plus, and as a list. Nothing secret is told anywhere."""
-    plus, digits, one, two = numbers = [new_number() for _ in range(4)]
+    plus, digits, one, two = numbers = [new_number() for dummy in range(4)]
     inventory = Inventory(
         hosts={
             plus: {},
@@ -216,7 +216,7 @@ def test_the_module_door_gives_the_same_results(
     awx: AWX, simulator: Simulator, host: Host, account: Credential, key: KeyPair
 ) -> None:
     """A list with a refused number, twice: in the job's own worker, and as a module on the host."""
-    numbers = [new_number() for _ in range(3)]
+    numbers = [new_number() for dummy in range(3)]
     places = {"localhost": awx.lasting / "records", "gateway": host.login.home / "records"}
     results: dict[str, list[Any]] = {}
     for api_host, cache in places.items():
@@ -232,7 +232,7 @@ def test_the_module_door_gives_the_same_results(
                 "flows_encryption_public_key": key.public,
             },
         )
-        jobs = [awx.run(REGISTER, inventory, credentials=[account], machine=machine(host), diff=True) for _ in range(2)]
+        jobs = [awx.run(REGISTER, inventory, credentials=[account], machine=machine(host), diff=True) for dummy in range(2)]
         assert [job.status for job in jobs] == ["failed", "successful"], jobs[0].stdout + jobs[1].stdout
         added = ("invocation", "exception", "_ansible", "ansible_facts", "warnings")
         results[api_host] = [

@@ -183,7 +183,7 @@ def hosts_and_loops(bench: Bench, options: argparse.Namespace) -> list[Row]:
     bench.play("uri_loop", TASK % {"action": "ansible.builtin.uri", "arguments": LOOP_URI % literal})
     bench.play("ping", TASK % {"action": "ansible.builtin.ping", "arguments": PROCESS})
     bench.play("process", TASK % {"action": module, "arguments": PROCESS_ARGUMENTS + PROCESS.lstrip("\n")})
-    for _ in range(options.rounds):
+    for dummy in range(options.rounds):
         bench.run("nothing", "fleet")
         bench.run("nothing", "one")
         bench.run("set_fact", "fleet")
@@ -194,7 +194,7 @@ def hosts_and_loops(bench: Bench, options: argparse.Namespace) -> list[Row]:
         bench.run("ping", "one")
         bench.forget()
         bench.run("module_loop", "one", "registering, loop", expect_requests=options.hosts)
-    for _ in range(options.slow_rounds):
+    for dummy in range(options.slow_rounds):
         bench.run("uri_loop", "one", "uri, loop", expect_requests=options.hosts)
     set_fact = bench.net("set_fact on fleet", "nothing on fleet")
     converged = bench.net("converged, fleet", "nothing on fleet")
@@ -230,7 +230,7 @@ def fleets(bench: Bench, public_key: str, options: argparse.Namespace) -> list[R
         bench.play(name, TASK % {"action": "kaleyra.whatsapp.kaleyra_flows_encryption", "arguments": FLEET_ARGUMENTS % name})
     bench.forget()
     fleet.run(numbers_of(count), bench.cache)
-    for _ in range(rounds):
+    for dummy in range(rounds):
         bench.run("nobody", "many")
         bench.run("many", "many")
     task = bench.net("many on many", "nobody on many")
@@ -275,7 +275,7 @@ def main() -> int:
         rows += fleets(bench, public_key, options) if options.only != "hosts" else []
     print(f"Medians of {options.rounds} rounds, forks {options.forks}, Ansible's start-up taken off\n")
     show(rows)
-    return 1 if max(used for what, *_, used in rows if not any(part in what for part in NOT_JUDGED)) > 3 else 0
+    return 1 if max(used for what, *dummy, used in rows if not any(part in what for part in NOT_JUDGED)) > 3 else 0
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ class FleetBench:
                     answer = session.post(url, data={"business_public_key": self._key.strip()}, headers={"api-key": API_KEY}, timeout=30)
                     assert answer.json()["code"] == "WA-200"
 
-        workers = [threading.Thread(target=work) for _ in range(threads)]
+        workers = [threading.Thread(target=work) for dummy in range(threads)]
         start = time.perf_counter()
         for worker in workers:
             worker.start()
@@ -91,19 +91,19 @@ class FleetBench:
         """Median seconds of an unchanged run, and of reading its records bare."""
         cache, numbers = self.new_cache(), numbers_of(count)
         self.run(numbers, cache)
-        runs = [(self.run(numbers, cache), self.bare_reading(cache)) for _ in range(rounds)]
-        return statistics.median(run for run, _ in runs), statistics.median(bare for _, bare in runs)
+        runs = [(self.run(numbers, cache), self.bare_reading(cache)) for dummy in range(rounds)]
+        return statistics.median(run for run, dummy in runs), statistics.median(bare for dummy, bare in runs)
 
     def registering(self, count: int, rounds: int, threads: int = 8) -> tuple[float, float]:
         """Median seconds of registering, and of a bare pool of the same size."""
         numbers = numbers_of(count)
-        runs = [(self.run(numbers, self.new_cache(), concurrency=threads), self.bare_pool(numbers, threads)) for _ in range(rounds)]
-        return statistics.median(run for run, _ in runs), statistics.median(bare for _, bare in runs)
+        runs = [(self.run(numbers, self.new_cache(), concurrency=threads), self.bare_pool(numbers, threads)) for dummy in range(rounds)]
+        return statistics.median(run for run, dummy in runs), statistics.median(bare for dummy, bare in runs)
 
     def foreseeing(self, count: int, rounds: int) -> float:
         """Median seconds of check mode where nothing is on record."""
         numbers = numbers_of(count)
-        return statistics.median(self.run(numbers, self.new_cache(), check_mode=True) for _ in range(rounds))
+        return statistics.median(self.run(numbers, self.new_cache(), check_mode=True) for dummy in range(rounds))
 
 
 _PEAK = """

@@ -86,7 +86,7 @@ class Browser:
 
     def wait(self, script: str) -> Any:
         """Run a function's body until it returns something, for ten seconds at most."""
-        return WebDriverWait(self._driver, 10).until(lambda _: self.run(script))
+        return WebDriverWait(self._driver, 10).until(lambda dummy: self.run(script))
 
     def brightness(self, x: float, y: float) -> float:
         """Of one point of what is on the screen, from 0 (black) to 1 (white)."""
@@ -116,7 +116,7 @@ class Browser:
 
     def tab_to(self, selector: str) -> None:
         """Reach it with the keyboard alone."""
-        for _ in range(50):
+        for dummy in range(50):
             if self.run("return document.activeElement.matches(arguments[0])", selector):
                 return
             webdriver.ActionChains(self._driver).send_keys(Keys.TAB).perform()

@@ -193,7 +193,7 @@ def test_on_a_phone_it_is_a_table_still_to_those_who_hear_it(browser: Browser, p
         browser.open(pages("3"))
         nodes = [node for node in browser.command("Accessibility.getFullAXTree")["nodes"] if not node["ignored"]]
         named = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes]
-        roles = [role for role, _ in named]
+        roles = [role for role, dummy in named]
         assert ("table", "Numbers") in named
         assert (roles.count("row"), roles.count("columnheader"), roles.count("cell")) == (4, 5, 15)
         for expected in (

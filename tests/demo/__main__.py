@@ -105,7 +105,7 @@ def main() -> int:
         ]
         for pod, number, fingerprint in held:
             print(f"  pod {pod} {number:<25} {fingerprint}  {'same' if fingerprint == expected else 'DIFFERENT'}")
-        good = changed == sent == 0 and len(held) == 5 and all(fingerprint == expected for _, _, fingerprint in held)
+        good = changed == sent == 0 and len(held) == 5 and all(fingerprint == expected for dummy, dummy, fingerprint in held)
         say("All numbers carry the key, and running it again is safe." if good else "Something is WRONG: see above.")
         if good:
             print("Run it once more (make demo): nothing changes. Start over: make demo-reset demo.")

@@ -38,7 +38,7 @@ class Endpoint:
         except OSError as exc:
             print(f"kept the keys: {exc}", file=sys.stderr, flush=True)
 
-    async def answered(self, _: web.Request) -> web.Response:
+    async def answered(self, dummy: web.Request) -> web.Response:
         return web.json_response(self._answered)
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -74,7 +74,7 @@ class Endpoint:
         return None
 
 
-def _exit_with_parent() -> None:
+def _exit_on_eof() -> None:
     def wait() -> None:
         while os.read(0, 4096):
             pass
@@ -103,8 +103,11 @@ def main() -> None:
     parser.add_argument("--keys", type=Path, required=True, help="file with the path of a private key on each line")
     parser.add_argument("--passphrase", help="of the private keys")
     parser.add_argument("--app-secret", help="refuse what is not signed with it")
-    _exit_with_parent()
-    asyncio.run(_serve(parser.parse_args()))
+    parser.add_argument("--exit-on-eof", action="store_true", help="end when stdin is closed")
+    arguments = parser.parse_args()
+    if arguments.exit_on_eof:
+        _exit_on_eof()
+    asyncio.run(_serve(arguments))
 
 
 if __name__ == "__main__":

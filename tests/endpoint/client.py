@@ -36,7 +36,7 @@ class Endpoint:
     def __init__(self, keys: Path, private_keys: Iterable[Path], *, passphrase: str | None = None, app_secret: str | None = None) -> None:
         self.keys = keys
         self.hold(private_keys)
-        command = [sys.executable, "-m", "endpoint", "--keys", str(keys)]
+        command = [sys.executable, "-m", "endpoint", "--exit-on-eof", "--keys", str(keys)]
         command += ["--passphrase", passphrase] if passphrase else []
         command += ["--app-secret", app_secret] if app_secret else []
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_PACKAGE_PARENT), os.environ.get("PYTHONPATH", "")])}
@@ -62,7 +62,7 @@ class Endpoint:
     def __enter__(self) -> Endpoint:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *dummy: object) -> None:
         self._process.kill()
         self._process.communicate()
 
@@ -96,7 +96,7 @@ class Phone:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *dummy: object) -> None:
         self._stop.set()
         self._thread.join()
 

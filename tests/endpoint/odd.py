@@ -41,9 +41,9 @@ class Asked:
         """Encrypted text and tag, under the request's AES key and inverted IV unless said otherwise."""
         return AESGCM(aes_key or self.aes_key).encrypt(iv or self.inverted, said, None)
 
-    def answer(self, said: Any = ACTIVE) -> bytes:
-        """As it should be."""
-        return pywa.default_flow_response_encryptor(said, self.aes_key, self.iv).encode()
+    def answer(self, said: Any = None) -> bytes:
+        """As it should be: that it is active, unless something else is said."""
+        return pywa.default_flow_response_encryptor(ACTIVE if said is None else said, self.aes_key, self.iv).encode()
 
     def signed_with(self, app_secret: str) -> bool:
         return bool(pywa.webhook_updates_validator(app_secret, self.body, self.headers.get("X-Hub-Signature-256", "")))
@@ -92,13 +92,13 @@ class OddEndpoint:
                 self.end_headers()
                 self.wfile.write(reply.body)
 
-            def log_message(self, *_: Any) -> None:
+            def log_message(self, *dummy: Any) -> None:
                 pass
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
 
-            def handle_error(self, *_: Any) -> None:
+            def handle_error(self, *dummy: Any) -> None:
                 """Who asked is gone: it refused the certificate, or gave up."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
@@ -112,7 +112,7 @@ class OddEndpoint:
     def __enter__(self) -> OddEndpoint:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *dummy: object) -> None:
         self._server.shutdown()
         self._server.server_close()
 

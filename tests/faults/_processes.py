@@ -77,14 +77,14 @@ class Child:
         """End it as a power cut would, if it still runs, and see it gone."""
         if self._status is None:
             os.kill(self.pid, signal.SIGKILL)
-            _, self._status = os.waitpid(self.pid, 0)
+            dummy, self._status = os.waitpid(self.pid, 0)
             os.close(self._reading)
 
     def wait(self) -> Any:
         """What the work returned; None if the process was killed before it could say so."""
         with open(self._reading, encoding="utf-8") as pipe:
             text = pipe.read()
-        _, self._status = os.waitpid(self.pid, 0)
+        dummy, self._status = os.waitpid(self.pid, 0)
         if os.WIFSIGNALED(self._status):
             return None
         answer = json.loads(text)

@@ -120,7 +120,7 @@ class Proxy:
         head, body = await read_request(reader)
         self.heads.append(head)
         self.received += head.encode("latin-1") + body
-        method, target, _ = head.split(" ", 2)
+        method, target, dummy = head.split(" ", 2)
         lines = head.split("\r\n")[1:]
         refusal = self._refusal
         if self._credentials:
@@ -182,7 +182,7 @@ def full_queue() -> Iterator[int]:
         listening = stack.enter_context(socket.socket())
         listening.bind(("127.0.0.1", 0))
         listening.listen(0)
-        for _ in range(4):
+        for dummy in range(4):
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             with contextlib.suppress(BlockingIOError):

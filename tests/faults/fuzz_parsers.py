@@ -194,7 +194,7 @@ def is_proof(status: int, body: bytes) -> bool:
     twice: list[str] = []
 
     def noting(pairs: list[tuple[str, t.Any]]) -> dict[str, t.Any]:
-        names = sorted(name for name, _ in pairs)
+        names = sorted(name for name, dummy in pairs)
         twice.extend(name for name, following in itertools.pairwise(names) if name == following)
         return dict(pairs)
 
@@ -205,7 +205,7 @@ def is_proof(status: int, body: bytes) -> bool:
     if twice:
         return False
     match content:
-        case {"code": str(code), "data": {"success": bool(success)}}:
+        case {"code": str() as code, "data": {"success": bool() as success}}:
             return code == "WA-200" and success
     return False
 
@@ -325,7 +325,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
 
 def _fuzz(name: str, seconds: int, seed: int, corpus: str) -> t.NoReturn:
     """Never comes back: libFuzzer ends the process."""
-    target, _ = TARGETS[name]
+    target, dummy = TARGETS[name]
     arguments = [f"-max_total_time={seconds}", f"-seed={seed}", "-max_len=8192", "-timeout=10", "-rss_limit_mb=1024", "-print_final_stats=1"]
     atheris.Setup([sys.argv[0], *arguments, f"-artifact_prefix={corpus}/crash-", "-verbosity=1", corpus], target)
     atheris.Fuzz()

@@ -182,7 +182,7 @@ def test_only_one_answer_is_a_proof(status: int) -> None:
 @PROPERTY
 @given(st.integers(100, 599), st.text(max_size=300), st.text(max_size=300))
 def test_the_facts_of_any_answer_can_be_told_in_an_error(status: int, code: str, message: str) -> None:
-    facts, _ = API._read(Answer(status, json.dumps({"code": code, "message": message + SECRET + message}).encode()))
+    facts, dummy = API._read(Answer(status, json.dumps({"code": code, "message": message + SECRET + message}).encode()))
     error = Rejected("why", attempts=1, **facts)
     assert isinstance(error, KaleyraError) and str(error) == "why" and error.details["message"] == facts["message"]
     assert SECRET not in str(error.details)

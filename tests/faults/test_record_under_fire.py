@@ -91,7 +91,7 @@ def slow_simulator() -> Iterator[Simulator]:
 
 @pytest.fixture(scope="module")
 def keys() -> list[Key]:
-    return [Key.make() for _ in range(2)]
+    return [Key.make() for dummy in range(2)]
 
 
 @pytest.fixture
@@ -318,10 +318,10 @@ def test_processes_that_are_killed_at_random_leave_no_lie(world: World, rng: ran
         while True:
             world.register(mine.randrange(2), mine.choice(numbers), force=mine.random() < 0.2)
 
-    for _ in range(10 * ROUNDS):
+    for dummy in range(10 * ROUNDS):
         # Answers, refusals and losses in any order; without an order left, the API answers as it should.
         world.simulator.faults({"*": rng.choices([APPLIED, APPLIED, REFUSED, LOST], k=20)})
-        children = [Child(functools.partial(register_for_ever, rng.random())) for _ in range(4)]
+        children = [Child(functools.partial(register_for_ever, rng.random())) for dummy in range(4)]
         time.sleep(rng.uniform(0.02, 0.15))
         for child in children:
             child.kill()
@@ -398,7 +398,7 @@ def test_a_kill_leaves_no_litter_for_the_run_that_finds_the_earlier_key_in_place
     world.register(0)
 
     def killed_before_the_new_record_has_its_place() -> None:
-        os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        os.replace = lambda *dummy: os.kill(os.getpid(), signal.SIGKILL)
         world.register(1)
 
     assert in_child(killed_before_the_new_record_has_its_place) is None
@@ -411,7 +411,7 @@ def test_a_kill_leaves_no_litter_once_the_number_is_registered(world: World) -> 
     world.register(0)
 
     def killed_before_the_new_record_has_its_place() -> None:
-        os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        os.replace = lambda *dummy: os.kill(os.getpid(), signal.SIGKILL)
         world.register(1)
 
     assert in_child(killed_before_the_new_record_has_its_place) is None
@@ -758,7 +758,7 @@ class Spoiled:
 @st.composite
 def spoils(draw: st.DrawFn, whole: bytes, others: list[bytes]) -> bytes:
     content = bytearray(whole)
-    for _ in range(draw(st.integers(1, 3))):
+    for dummy in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, max(0, len(content) - 1)))
         kind = draw(st.sampled_from(["flip", "cut", "end", "insert", "repeat", "swap", "splice"]))
         if kind == "flip" and content:
@@ -883,8 +883,8 @@ def test_two_processes_on_one_number_leave_what_the_api_holds_however_cache_path
     monkeypatch.chdir(tmp_path)
     spellings = [str(world.cache), f"{world.cache}/", f"./{world.cache.name}", world.cache.name, f"{link}", f"{world.cache}/../{link.name}//"]
     states: collections.Counter[str] = collections.Counter()
-    for _ in range(8 * ROUNDS):
-        answers = [{**rng.choices([APPLIED, LOST, REFUSED], [6, 1, 1])[0], "delay": rng.uniform(0, 0.04)} for _ in range(2)]
+    for dummy in range(8 * ROUNDS):
+        answers = [{**rng.choices([APPLIED, LOST, REFUSED], [6, 1, 1])[0], "delay": rng.uniform(0, 0.04)} for dummy in range(2)]
         world.simulator.faults({NUMBER: answers})
         pauses = rng.uniform(0, 0.01), rng.uniform(0, 0.01)
 
@@ -913,7 +913,7 @@ def test_two_processes_on_one_number_leave_what_the_api_holds_however_cache_path
 
 
 def test_many_processes_with_the_same_key_send_one_request(world: World) -> None:
-    children = [Child(lambda: world.register(0)) for _ in range(8)]
+    children = [Child(lambda: world.register(0)) for dummy in range(8)]
     results = [child.wait() for child in children]
     assert sorted(result["reason"] for result in results) == ["absent"] + ["up_to_date"] * 7
     assert world.simulator.count() == 1

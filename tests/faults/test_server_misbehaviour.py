@@ -508,7 +508,7 @@ def test_a_late_answer_about_one_number_is_no_proof_for_the_next(status: str, tm
         import asyncio
 
         while True:
-            head, _ = await read_request(reader)
+            head, dummy = await read_request(reader)
             if first in head.split("\r\n", 1)[0]:
                 writer.write(f"HTTP/1.1 {status}\r\n\r\n".encode())
                 await asyncio.sleep(1)

@@ -208,7 +208,7 @@ class Reader:
         if line.startswith(_NOT_RUN):
             return
         if words[0] == "export":
-            name, _, value = words[1].partition("=")
+            name, dummy, value = words[1].partition("=")
             self.environment[name] = value.replace("...", API_KEY)
         elif words[0] == "openssl":
             subprocess.run(words, cwd=self.folder, check=True, capture_output=True)

@@ -162,7 +162,7 @@ def test_an_unchanged_run_imports_neither_requests_nor_cryptography(
 
     run = playbooks.run_tasks(tasks, env=env)
     assert run.changed() == 1
-    _, others = imported()
+    dummy, others = imported()
     assert "requests" in others  # so this test would see it
 
     run = playbooks.run_tasks(tasks, env=env)
@@ -177,7 +177,7 @@ def test_an_unchanged_run_imports_neither_requests_nor_cryptography(
 def test_a_loop_goes_on_after_a_failure_and_keeps_its_connection(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: str
 ) -> None:
-    numbers = [new_number() for _ in range(5)]
+    numbers = [new_number() for dummy in range(5)]
     simulator.faults({numbers[1]: [WA_400]})
     loop = {"loop": numbers}
     tasks = [playbooks.task("register", door, loop, phone_number="{{ item }}", business_public_key=key.public)]
@@ -199,7 +199,7 @@ def test_a_loop_goes_on_after_a_failure_and_keeps_its_connection(
 
 
 def test_parallel_hosts_register_once_each(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
-    numbers = [new_number() for _ in range(12)]
+    numbers = [new_number() for dummy in range(12)]
     hosts = {number: {"ansible_connection": "local"} for number in numbers}
     task = playbooks.task("register", phone_number="{{ inventory_hostname }}", business_public_key=key.public)
     play = {"hosts": "all", "gather_facts": False, "tasks": [task, {**task, "name": "again"}]}

@@ -18,7 +18,7 @@ JUNK = "12 34"
 
 
 def test_check_real_check_real_with_the_same_results_behind_both_doors(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
-    numbers = [new_number() for _ in range(4)]
+    numbers = [new_number() for dummy in range(4)]
     # One twice, and in another spelling.
     spelled = f"{numbers[0][1:4]} {numbers[0][4:8]}-{numbers[0][8:]}"
     given, order = [numbers[2], spelled, *numbers], [numbers[2], numbers[0], numbers[1], numbers[3]]
@@ -60,7 +60,7 @@ def test_check_real_check_real_with_the_same_results_behind_both_doors(playbooks
 def test_each_number_has_its_own_outcome_and_every_one_is_tried(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair, door: str
 ) -> None:
-    good, refused, lost, last = (new_number() for _ in range(4))
+    good, refused, lost, last = (new_number() for dummy in range(4))
     task = playbooks.task("register", door, phone_numbers=[refused, JUNK, good, lost, last], business_public_key=key.public, retries=0)
     simulator.faults({refused: [WA_400], lost: [{"do": "reset", "apply": True}]})
     run = playbooks.run_tasks([task], "--diff")
@@ -102,7 +102,7 @@ def test_each_number_has_its_own_outcome_and_every_one_is_tried(
 def test_what_all_numbers_need_is_asked_of_none_in_vain(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: str, tmp_path: Path
 ) -> None:
-    numbers = [new_number() for _ in range(20)]
+    numbers = [new_number() for dummy in range(20)]
     file = tmp_path / "file"
     file.write_text("")
     given: dict[str, dict[str, Any]] = {
@@ -146,7 +146,7 @@ def test_what_all_numbers_need_is_asked_of_none_in_vain(
 
 
 def test_connections_are_kept_and_as_many_as_asked_for(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
-    numbers = [new_number() for _ in range(40)]
+    numbers = [new_number() for dummy in range(40)]
     # The first answers are late, so that all threads have a request under way.
     late = {"do": "answer", "status": 500, "delay": 1, "headers": {"Retry-After": "0"}}
     simulator.faults({"*": [late] * 5})
@@ -156,7 +156,7 @@ def test_connections_are_kept_and_as_many_as_asked_for(playbooks: Playbooks, sim
 
 
 def test_long_work_says_how_far_it_is_and_short_work_does_not(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
-    numbers = [new_number() for _ in range(24)]
+    numbers = [new_number() for dummy in range(24)]
     task: dict[str, Any] = {"phone_numbers": numbers, "business_public_key": key.public}
     simulator.faults({numbers[0]: [WA_400]})
     # At this rate it takes eleven seconds at least.
@@ -175,10 +175,10 @@ def test_slices_side_by_side_share_a_folder_of_records(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """As automation platforms slice an inventory: several runs at once, each with numbers of its own; here they share some, too."""
-    numbers = [new_number() for _ in range(210)]
+    numbers = [new_number() for dummy in range(210)]
     shared, slices = numbers[200:], [numbers[n:200:4] for n in range(4)]
     cache = playbooks.folder / "records"
-    runs = [Playbooks(tmp_path_factory.mktemp("f"), simulator.url) for _ in slices]
+    runs = [Playbooks(tmp_path_factory.mktemp("f"), simulator.url) for dummy in slices]
 
     def run_all() -> list[dict[str, Any]]:
         def run(number: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def info(name: str, door: str, **options: Any) -> dict[str, Any]:
 
 
 def test_both_doors_tell_the_same_of_what_was_registered(playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair) -> None:
-    mine, other, lost, spoiled, missing = (new_number() for _ in range(5))
+    mine, other, lost, spoiled, missing = (new_number() for dummy in range(5))
     simulator.faults({lost: [WA_500]})
     tasks = [
         playbooks.task(number, phone_number=number, business_public_key=pair.public, retries=0)
@@ -46,7 +46,7 @@ def test_both_doors_tell_the_same_of_what_was_registered(playbooks: Playbooks, s
         for door, *args in (*((door,) for door in DOORS), ("worker", "--check"))
     }
     told = []
-    for (door, *_), run in runs.items():
+    for (door, *dummy), run in runs.items():
         assert run.rc == 0, run.output
         assert run.changed() == 0
         assert run.modules == (["kaleyra_flows_encryption_info"] * len(ways) if door == "module" else [])
@@ -85,9 +85,9 @@ def test_both_doors_refuse_the_same(playbooks: Playbooks, key: KeyPair) -> None:
     }
     messages = []
     for door in DOORS:
-        run = playbooks.run_tasks([info(name, door, **options) for name, (options, _) in wrong.items()])
+        run = playbooks.run_tasks([info(name, door, **options) for name, (options, dummy) in wrong.items()])
         results = {name: run.one(name) for name in wrong}
-        for name, (_, said) in wrong.items():
+        for name, (dummy, said) in wrong.items():
             assert results[name]["failed"]
             assert said in results[name]["msg"], results[name]
         assert_nowhere(secret_lines(key.private), {"output": run.output})

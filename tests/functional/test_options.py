@@ -48,7 +48,7 @@ def assert_messages(run: Run, expected: dict[str, tuple[str, ...]]) -> None:
 
 
 def test_empty_strings_and_the_environment(playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: str) -> None:
-    number, others = new_number(), [new_number() for _ in range(2)]
+    number, others = new_number(), [new_number() for dummy in range(2)]
     nothing = dict.fromkeys(OPTIONS, "")
     needed: dict[str, Any] = {**nothing, "phone_number": number, "business_public_key": key.public}
     run = playbooks.run_tasks(
@@ -332,7 +332,7 @@ def test_keys_that_the_api_does_not_take_are_refused(
         ),
     }
     tasks = []
-    for number, (name, (text, _)) in enumerate(keys.items()):
+    for number, (name, (text, dummy)) in enumerate(keys.items()):
         if door == MODULE_DOOR and name not in ("1024 bits", "private key", "private key after a public one"):
             continue
         # Every second one by way of a file.

@@ -71,7 +71,7 @@ def fleet(playbooks: Playbooks, key: KeyPair) -> Fleet:
 
 
 def test_check_real_check_real(fleet: Fleet, simulator: Simulator, other_key: KeyPair) -> None:
-    mine, other, lost, missing = (new_number() for _ in range(4))
+    mine, other, lost, missing = (new_number() for dummy in range(4))
     fleet.register(mine)
     fleet.register(other, key=other_key)
     simulator.faults({lost: [WA_500]})
@@ -169,7 +169,7 @@ def test_no_records_at_all_is_a_report_too(fleet: Fleet) -> None:
 
 
 def test_the_numbers_of_all_hosts_count_however_they_are_given(fleet: Fleet) -> None:
-    own, digits, one, two, limited = (new_number() for _ in range(5))
+    own, digits, one, two, limited = (new_number() for dummy in range(5))
     fleet.register(own, one)
     hosts = {
         own: {},
@@ -246,7 +246,7 @@ def test_a_public_key_that_cannot_be_read_is_not_passed_over(fleet: Fleet) -> No
 
 
 def test_proofs_of_endpoints_are_in_it_without_what_may_be_secret(fleet: Fleet) -> None:
-    numbers = [new_number() for _ in range(3)]
+    numbers = [new_number() for dummy in range(3)]
     url = "https://user:Pa55-word@flows.example.com:8443/e?token=T0ken#f"
     proof = {"url": url, "active": True, "latency_ms": 37, "fingerprint": fleet.key.fingerprint}
     hosts = {

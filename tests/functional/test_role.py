@@ -91,7 +91,7 @@ LATER_RUNS: dict[str, list[list[str]]] = {"roles": [["--check"], []], "playbook"
 @pytest.mark.parametrize("manner", MANNERS)
 def test_check_real_check_real_however_the_role_is_used(playbooks: Playbooks, simulator: Simulator, manner: str) -> None:
     """Numbers as hosts, with and without plus, and as a list on a host, in an INI inventory as people write it."""
-    plus, digits, one, two = (new_number() for _ in range(4))
+    plus, digits, one, two = (new_number() for dummy in range(4))
     private = playbooks.folder / "keys/flows/private.pem"
     cache = playbooks.folder / "records"
     variables = {
@@ -142,7 +142,7 @@ def test_check_real_check_real_however_the_role_is_used(playbooks: Playbooks, si
 
 
 def test_one_key_with_limit_then_serial(playbooks: Playbooks, simulator: Simulator) -> None:
-    numbers = [new_number() for _ in range(3)]
+    numbers = [new_number() for dummy in range(3)]
     private = playbooks.folder / "private.pem"
     inventory = fleet(simulator, {number: {} for number in numbers}, private_key_path=str(private))
 
@@ -163,7 +163,7 @@ def test_one_key_with_limit_then_serial(playbooks: Playbooks, simulator: Simulat
 
 
 def test_one_key_where_all_hosts_are_at_work_at_once(playbooks: Playbooks, simulator: Simulator) -> None:
-    numbers = [new_number() for _ in range(8)]
+    numbers = [new_number() for dummy in range(8)]
     private = playbooks.folder / "keys/private.pem"
     inventory = fleet(simulator, {number: {} for number in numbers}, private_key_path=str(private))
     run = playbooks.run(play(strategy="ansible.builtin.free"), inventory, "--forks", "8")
@@ -176,7 +176,7 @@ def test_one_key_where_all_hosts_are_at_work_at_once(playbooks: Playbooks, simul
 
 
 def test_groups_with_key_pairs_of_their_own_cost_one_generation_each(playbooks: Playbooks, simulator: Simulator) -> None:
-    groups = {name: [new_number() for _ in range(3)] for name in ("india", "italy")}
+    groups = {name: [new_number() for dummy in range(3)] for name in ("india", "italy")}
     privates = {name: playbooks.folder / f"{name}.pem" for name in groups}
     inventory: dict[str, Any] = fleet(simulator, {})
     inventory["all"]["children"] = {
@@ -198,7 +198,7 @@ def test_groups_with_key_pairs_of_their_own_cost_one_generation_each(playbooks: 
 
 def test_two_plays_and_two_key_pairs_in_one_run(playbooks: Playbooks, simulator: Simulator) -> None:
     """Hosts of a later play share the pair of an earlier one, and one host can use the role twice."""
-    first, second, other = (new_number() for _ in range(3))
+    first, second, other = (new_number() for dummy in range(3))
     private, another = playbooks.folder / "private.pem", playbooks.folder / "another.pem"
     inventory = fleet(simulator, {first: {}, second: {}}, private_key_path=str(private))
     included = {
@@ -300,7 +300,7 @@ def test_an_existing_private_key_is_kept_byte_for_byte(playbooks: Playbooks, sim
 
 def test_a_key_made_elsewhere_and_one_number_that_is_refused(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
     """No pair is made then; what is refused fails alone, and is alone in being sent again."""
-    good, bad, in_list, bad_in_list, last = (new_number() for _ in range(5))
+    good, bad, in_list, bad_in_list, last = (new_number() for dummy in range(5))
     hosts: dict[str, dict[str, Any]] = {
         bad: {},
         good: {},
@@ -328,7 +328,7 @@ def test_a_key_made_elsewhere_and_one_number_that_is_refused(playbooks: Playbook
 
 
 def test_a_first_host_that_fails_does_not_stop_those_that_share_its_key(playbooks: Playbooks, simulator: Simulator) -> None:
-    broken, second, third = (new_number() for _ in range(3))
+    broken, second, third = (new_number() for dummy in range(3))
     private = playbooks.folder / "keys/private.pem"
     hosts = {broken: {"flows_encryption_private_key_owner": "no-such-user"}, second: {}, third: {}}
     inventory = fleet(simulator, hosts, private_key_path=str(private))
@@ -343,7 +343,7 @@ def test_a_first_host_that_fails_does_not_stop_those_that_share_its_key(playbook
 
 
 def test_what_is_missing_is_named(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
-    no_path, empty_path, no_account, bad_pod = (new_number() for _ in range(4))
+    no_path, empty_path, no_account, bad_pod = (new_number() for dummy in range(4))
     public = {"flows_encryption_public_key": key.public}
     inventory = fleet(
         simulator,
@@ -376,7 +376,7 @@ def published(run: Run) -> dict[str, Any]:
 
 
 def test_the_summary_counts_all_numbers_of_the_play_in_one_line(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
-    good, bad, last = (new_number() for _ in range(3))
+    good, bad, last = (new_number() for dummy in range(3))
     shops = {"flows_encryption_phone_numbers": [new_number(), "junk", new_number()]}
     # Fails before it comes to its number.
     broken = {"flows_encryption_public_key": ""}

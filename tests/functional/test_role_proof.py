@@ -67,7 +67,7 @@ def fleet(playbooks: Playbooks, simulator: Simulator, tmp_path: Path, key: KeyPa
 
 
 def numbers(count: int) -> list[str]:
-    return [new_number() for _ in range(count)]
+    return [new_number() for dummy in range(count)]
 
 
 def test_another_key_on_the_endpoint_stops_the_play_with_every_number_on_its_old_key(

@@ -180,7 +180,7 @@ def test_it_rotates_in_batches_and_with_the_free_strategy(world: World, keywords
     role = {"name": "kaleyra.whatsapp.flows_encryption", "tasks_from": "rotate"}
     play = {"hosts": "all", "gather_facts": False, "tasks": [{"ansible.builtin.include_role": role}], **keywords}
     old = world.fingerprint(world.current)
-    for _ in range(2):  # with the free strategy, the host that finishes may be ahead of the others; the next run does the rest
+    for dummy in range(2):  # with the free strategy, the host that finishes may be ahead of the others; the next run does the rest
         run = world.playbooks.run([play], world.inventory())
         assert run.rc == 0, run.output
     new = world.fingerprint(world.current)

@@ -93,7 +93,7 @@ def test_module_in_the_background_with_the_account_from_the_environment(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair
 ) -> None:
     background = {"async": 60, "poll": 1}
-    numbers = [new_number() for _ in range(2)]
+    numbers = [new_number() for dummy in range(2)]
     simulator.faults({numbers[1]: [{"do": "echo"}]})
     account = {"api_url": "", "sid": "", "api_key": ""}
     tasks = [
@@ -108,7 +108,7 @@ def test_module_in_the_background_with_the_account_from_the_environment(
 
 @pytest.mark.parametrize("callback", CALLBACKS)
 def test_role(playbooks: Playbooks, simulator: Simulator, callback: str) -> None:
-    good, refused, closed, bad = (new_number() for _ in range(4))
+    good, refused, closed, bad = (new_number() for dummy in range(4))
     passphrase, wrong = "Open-Sesame-1001", "Open-Barley-1002"
     made, existing = playbooks.folder / "keys/made.pem", playbooks.inputs / "existing.pem"
     other = KeyPair.make("RSA", "rsa_keygen_bits:2048")

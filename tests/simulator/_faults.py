@@ -80,7 +80,7 @@ def _headers(value: Any) -> dict[str, str]:
         if name.lower() in ("content-length", "transfer-encoding"):
             raise ValueError(f"without {name}, which the server sets itself (for a wrong one use raw)")
         # `"Retry-After": 5` is too natural to refuse.
-        headers[name] = str(text) if type(text) is int else _line(text)
+        headers[name] = str(text) if isinstance(text, int) and not isinstance(text, bool) else _line(text)
     return headers
 
 
@@ -266,7 +266,7 @@ def _long_json(size: int) -> Iterator[bytes]:
     start, end = b'{"code": "WA-200", "data": {"success": true}, "error": {}, "message": "', b'"}'
     yield start
     whole, rest = divmod(size - len(start) - len(end), _MIB)
-    for _ in range(whole):
+    for dummy in range(whole):
         yield _FILL
     yield _FILL[:rest] + end
 

@@ -120,7 +120,7 @@ def parse_form(body: bytes) -> PublicKey | None:
 
 @lru_cache(maxsize=1024)
 def _parse_form(body: bytes) -> PublicKey | None:
-    name, _, value = body.partition(b"=")
+    name, dummy, value = body.partition(b"=")
     if name != FIELD.encode():
         return None
     try:

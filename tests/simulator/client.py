@@ -102,7 +102,7 @@ class Simulator:
         deadline = time.monotonic() + timeout
         line = b""
         while not line.endswith(b"\n"):
-            ready, _, _ = select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))
+            ready, dummy, dummy = select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
                 raise SimulatorError(f"the simulator was not ready within {timeout} s: {self.stderr()}")
             data = os.read(stdout, 4096)

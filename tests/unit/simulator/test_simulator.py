@@ -145,7 +145,7 @@ def ask(simulator: Simulator, path: str | None = None, **options: Any) -> tuple[
         data = b""
         while b"\r\n\r\n" not in data:
             data += connection.recv(65536)
-        head, _, content = data.partition(b"\r\n\r\n")
+        head, dummy, content = data.partition(b"\r\n\r\n")
         length = next(int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
         while len(content) < length:
             content += connection.recv(65536)
@@ -442,7 +442,7 @@ def test_state_shows_requests_as_they_were(simulator: Simulator) -> None:
 def test_counts(simulator: Simulator) -> None:
     with requests.Session() as session:
         session.trust_env = False
-        for _ in range(3):
+        for dummy in range(3):
             session.post(simulator.url + api_path(), data=BODY, headers={"api-key": API_KEY, "Content-Type": FORM})
     post(simulator)
     # A connection that only steers, or on which nothing is ever asked, does not count.
@@ -505,7 +505,7 @@ def test_faults_are_used_up_in_order(simulator: Simulator) -> None:
 
 def test_fault_that_stays(simulator: Simulator) -> None:
     simulator.faults({"*": [answer_fault(503), answer_fault(500, always=True), answer_fault(502)]})
-    assert [ask(simulator)[0] for _ in range(4)] == [503, 500, 500, 500]
+    assert [ask(simulator)[0] for dummy in range(4)] == [503, 500, 500, 500]
     simulator.faults({})
     assert ask(simulator)[0] == 200
 
@@ -653,7 +653,7 @@ def test_trickle_from_the_body(simulator: Simulator) -> None:
     simulator.faults({"*": [{"do": "trickle", "where": "body", "interval": 0.1}]})
     with sent(simulator) as connection:
         data, still_open = read_some(connection, 0.55)
-    _, _, body = data.partition(b"\r\n\r\n")
+    dummy, dummy, body = data.partition(b"\r\n\r\n")
     assert still_open and 3 <= len(body) <= 7 and json.dumps(SUCCESS).encode().startswith(body)
 
 
@@ -700,7 +700,7 @@ def test_gzip_bomb(simulator: Simulator) -> None:
     size = 40 * 2**20 + 12345
     simulator.faults({"*": [{"do": "gzip_bomb", "bytes": size}]})
     with sent(simulator) as connection:
-        head, _, wire = read_all(connection).partition(b"\r\n\r\n")
+        head, dummy, wire = read_all(connection).partition(b"\r\n\r\n")
     assert b"Content-Encoding: gzip" in head
     assert len(wire) < size / 900
     # gzip.decompress also compares checksum and size.
@@ -775,7 +775,7 @@ def test_fault_ends_with_its_client() -> None:
 def test_signal_ends_it_at_once_whatever_hangs(number: signal.Signals) -> None:
     with Simulator(ACCOUNTS) as running, ExitStack() as connections:
         running.faults({"*": HANGING})
-        for _ in HANGING:
+        for dummy in HANGING:
             connections.enter_context(sent(running))
         assert eventually(lambda: running.count() == len(HANGING))
         os.kill(running.pid, number)

@@ -249,7 +249,7 @@ def _read_request(connection: socket.socket) -> bytes:
         if not data:
             return request
         request += data
-    head, _, body = request.partition(b"\r\n\r\n")
+    head, dummy, body = request.partition(b"\r\n\r\n")
     length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
     while len(body) < length:
         data = connection.recv(65536)
@@ -284,7 +284,7 @@ def odd_server() -> Iterator[Callable[..., OddServer]]:
             def accept() -> None:
                 while True:
                     try:
-                        connection, _ = listening.accept()
+                        connection, dummy = listening.accept()
                     except OSError:
                         return
                     threading.Thread(target=serve, args=(connection,), daemon=True).start()

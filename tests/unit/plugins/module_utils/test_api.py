@@ -338,7 +338,7 @@ def test_pauses_grow_scattered_and_never_beyond_the_timeout(call: Call, pauses: 
 
 
 def test_two_processes_throttled_at_the_same_moment_do_not_come_back_at_the_same_moment(call: Call, pauses: list[float]) -> None:
-    for _ in range(5):
+    for dummy in range(5):
         call(_answer(429), retries=1)
     assert len(set(pauses)) == 5
 

@@ -20,9 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+if sys.version_info < (3, 10):
+    pytest.skip("pywa, whose endpoints these are, is for Python 3.10 and newer", allow_module_level=True)
+
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _http
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._endpoint import FlowEndpoint, prove
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import InvalidInput, MissingLibrary, NotProved
+from ansible_collections.kaleyra.whatsapp.tests.unit.plugins.module_utils.authority import Authority
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -31,7 +36,6 @@ from endpoint.odd import ACTIVE, TAG_BYTES, Asked, OddEndpoint, Reply, healthy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulator.client import Simulator
-from test_http import Authority
 
 APP_SECRET = "Meta-App-Secret-5d1c0f"
 K1, K2 = "rsa-2048", "other-rsa-2048"
@@ -224,7 +228,7 @@ def test_query_and_path_of_the_url_are_kept_in_the_request_and_the_query_out_of_
     odd_server: Callable[..., Any], not_proved: Callable[..., Any]
 ) -> None:
     server = odd_server(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
-    _, message, facts = not_proved(f"http://127.0.0.1:{server.port}/a/b?token=t0ken&x=1")
+    dummy, message, facts = not_proved(f"http://127.0.0.1:{server.port}/a/b?token=t0ken&x=1")
     assert server.requests[0].startswith(b"POST /a/b?token=t0ken&x=1 HTTP/1.1\r\n")
     assert "t0ken" not in message + json.dumps(facts)
 
@@ -406,7 +410,7 @@ def test_slowness_is_a_timeout(fault: dict[str, Any], simulator: Simulator, not_
 def test_a_host_that_takes_no_connections_is_a_timeout(not_proved: Callable[..., Any]) -> None:
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(4):  # the queue is full then, and the system drops what would be one more
+        for dummy in range(4):  # the queue is full then, and the system drops what would be one more
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(listening.getsockname())
@@ -452,7 +456,7 @@ def test_a_self_signed_certificate_is_a_matter_of_tls(
     )
     both = tmp_path / "both"
     both.write_bytes((tmp_path / "certificate").read_bytes() + (tmp_path / "key").read_bytes())
-    cause, message, _ = not_proved(odd(certificate=both).url)
+    cause, message, dummy = not_proved(odd(certificate=both).url)
     assert cause == "tls" and "certificate verify failed" in message
 
 
@@ -593,7 +597,7 @@ def test_an_option_that_cannot_be_used_sends_nothing(
     ],
 )
 def test_a_url_that_whatsapp_would_not_send_to_is_refused(url: str, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FlowEndpoint, "post", lambda *_: pytest.fail("something was sent"))
+    monkeypatch.setattr(FlowEndpoint, "post", lambda *dummy: pytest.fail("something was sent"))
     with pytest.raises(InvalidInput, match="^url ") as caught:
         ask(url)
     assert "Pass-1" not in str(caught.value)
@@ -678,7 +682,7 @@ def test_whatever_comes_with_http_200_is_not_proved_and_never_a_crash(
     kept: OddEndpoint, not_proved: Callable[..., Any], body: bytes
 ) -> None:
     kept.behave = lambda asked: Reply(body=body)
-    cause, _, _ = not_proved(kept.url)
+    cause, dummy, dummy = not_proved(kept.url)
     assert cause in ("not_base64", "clear_json", "not_decryptable")
 
 
@@ -688,5 +692,5 @@ def test_whatever_is_encrypted_is_not_proved_and_never_a_crash(
     kept: OddEndpoint, not_proved: Callable[..., Any], said: bytes
 ) -> None:
     kept.behave = lambda asked: Reply(body=base64.b64encode(asked.encrypted(said)))
-    cause, _, _ = not_proved(kept.url)
+    cause, dummy, dummy = not_proved(kept.url)
     assert cause in ("not_json", "not_active")

@@ -394,7 +394,7 @@ def test_ten_thousand_records_take_little_more_than_their_reading(folder: Path, 
         for path in folder.iterdir():
             json.loads(path.read_bytes())
 
-    pairs = [(seconds(ask), seconds(bare)) for _ in range(3)]
+    pairs = [(seconds(ask), seconds(bare)) for dummy in range(3)]
     # Less than twice as long was seen; a linear search for each number, or a library's import, would be far beyond this.
     assert min(mine / least for mine, least in pairs) < 5, pairs
     assert ask()["summary"]["by_state"]["confirmed"] == 10_000

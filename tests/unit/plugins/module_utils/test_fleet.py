@@ -118,10 +118,10 @@ def test_a_call_that_was_given_up_is_not_sent_later(
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up_slowly)
     given = {"phone_numbers": NUMBERS[:4], "api_url": simulator.url.replace("127.0.0.1", "localhost")}
-    _, details = _failed(params(**given, timeout=1, concurrency=4))
+    details = _failed(params(**given, timeout=1, concurrency=4))[1]
     assert [number["outcome"] for number in details["numbers"]] == ["unknown"] * 4
     assert _all(params(**given, business_public_key=public_pem(K2)))["changed"]
-    for _ in range(4):
+    for dummy in range(4):
         assert waited.acquire(timeout=30)
     time.sleep(0.5)
     assert simulator.registered() == {SID: dict.fromkeys(NUMBERS[:4], fingerprint(K2))}
@@ -131,7 +131,7 @@ def test_lists_that_overlap_send_each_number_once(params: Params, simulator: Sim
     """In threads of one process, which is harder than in processes: locks keep only processes apart."""
     simulator.faults({number: [{"do": "answer", "status": 500, "delay": 0.05, "headers": {"Retry-After": "0"}}] for number in NUMBERS[:5]})
     results: list[dict[str, Any]] = []
-    threads = [threading.Thread(target=lambda: results.append(_all(params(phone_numbers=NUMBERS, retries=1)))) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: results.append(_all(params(phone_numbers=NUMBERS, retries=1)))) for dummy in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -175,7 +175,7 @@ def test_the_one_message_is_short_however_many_fail(params: Params, simulator: S
     assert f"(The same: {', '.join(NUMBERS[1:4])} and 36 more.)" in message
     assert "Further causes: 1." in message and len(message) < 1500
     assert details["attempts"] == simulator.count() == 40  # every number is tried
-    message, _ = _failed(params(phone_numbers=NUMBERS[:1]))
+    message, dummy = _failed(params(phone_numbers=NUMBERS[:1]))
     assert message.startswith(f"The key of {NUMBERS[0]} was not registered: ")
 
 

@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import ipaddress
 import json
 import shutil
 import signal
@@ -24,10 +22,7 @@ import requests
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _http
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import InvalidInput
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import MAX_BODY, Answer, NoAnswer, Tls, post
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from ansible_collections.kaleyra.whatsapp.tests.unit.plugins.module_utils.authority import Authority
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulator.client import Simulator
@@ -438,49 +433,6 @@ def test_a_proxy_that_is_down_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # --- TLS --------------------------------------------------------------------------------------------------------------
 
-_ANY_DAY = datetime.datetime.now(datetime.timezone.utc)
-
-
-class Authority:
-    """An authority of our own, whose certificates are as Python 3.13 wants them."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder = folder
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        builder = self._builder(self._name, self._key, 30).add_extension(x509.BasicConstraints(True, None), critical=True)
-        usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
-        certificate = builder.add_extension(usage, critical=True).sign(self._key, hashes.SHA256())
-        self.path = folder / f"{name}.pem"
-        self.path.write_bytes(certificate.public_bytes(Encoding.PEM))
-
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: int) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder(subject_name=subject, issuer_name=self._name, public_key=key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(_ANY_DAY - datetime.timedelta(days=60))
-            .not_valid_after(_ANY_DAY + datetime.timedelta(days=days))
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
-        )
-
-    def issue(self, name: str, *, days: int = 30) -> Path:
-        """Certificate and key in one file, for a host name or an address."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        try:
-            host: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(name))
-        except ValueError:
-            host = x509.DNSName(name)
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        builder = self._builder(subject, key, days).add_extension(x509.SubjectAlternativeName([host]), critical=False)
-        path = self._folder / f"{self.path.stem}-{name}-{days}.pem"
-        path.write_bytes(
-            builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
-            + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        )
-        return path
-
-
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("tls"), "authority")
@@ -500,7 +452,7 @@ def https(authority: Authority, odd_server: Callable[..., Any]) -> str:
 def test_a_key_is_registered_over_https(authority: Authority, public_pem: Callable[[str], str]) -> None:
     with Simulator({SID: API_KEY}, certfile=authority.issue("127.0.0.1")) as simulator:
         tls = Tls(ca_path=str(authority.path))
-        for _ in range(3):
+        for dummy in range(3):
             answer = _post(simulator.url, tls=tls, pem=public_pem("rsa-2048").rstrip())
             assert json.loads(answer.body)["code"] == "WA-200"
         assert simulator.state()["connection_count"] == 1
@@ -655,7 +607,7 @@ def tunnel() -> Iterator[tuple[int, list[bytes]]]:
         while not head.endswith(b"\r\n\r\n"):
             head += client.recv(1)
         heads.append(head)
-        host, _, port = head.split()[1].decode().rpartition(":")
+        host, dummy, port = head.split()[1].decode().rpartition(":")
         with client, socket.create_connection((host, int(port)), timeout=10) as server:
             client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             back = threading.Thread(target=relay, args=(server, client), daemon=True)

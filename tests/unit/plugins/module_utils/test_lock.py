@@ -35,7 +35,7 @@ def test_a_place_is_taken_by_one_thread_at_a_time(path: str) -> None:
 
     def work() -> None:
         nonlocal inside, most, turns
-        for _ in range(20):
+        for dummy in range(20):
             lock = Lock(path, 7)
             assert lock.take(60)
             inside += 1
@@ -44,7 +44,7 @@ def test_a_place_is_taken_by_one_thread_at_a_time(path: str) -> None:
             inside, turns = inside - 1, turns + 1
             lock.free()
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
+    threads = [threading.Thread(target=work) for dummy in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -32,7 +32,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def _starts(pacer: Pacer, clock: Clock, count: int) -> list[float]:
     """When so many requests start, one after the other, since now."""
     began, starts = clock.now, []
-    for _ in range(count):
+    for dummy in range(count):
         pacer.wait()
         starts.append(round(clock.now - began, 6))
     return starts
@@ -96,9 +96,9 @@ def test_it_goes_on_at_the_rate_that_got_through(clock: Clock) -> None:
     pacer = Pacer()
     # Five of eight within next to no time, and then a second of silence: five a second.
     _starts(pacer, clock, 8)
-    for _ in range(5):
+    for dummy in range(5):
         pacer.succeeded()
-    for _ in range(3):
+    for dummy in range(3):
         pacer.throttled(1)
     starts = _starts(pacer, clock, 4)
     assert starts == pytest.approx([1, 1.2, 1.4, 1.6])
@@ -109,7 +109,7 @@ def test_news_from_requests_that_were_under_way_count_once(clock: Clock) -> None
     for times in (1, 8):
         pacer = Pacer()
         _starts(pacer, clock, 8)
-        for _ in range(times):
+        for dummy in range(times):
             pacer.throttled(1)
         starts.append(_starts(pacer, clock, 3))
     assert starts[0] == starts[1]
@@ -118,7 +118,7 @@ def test_news_from_requests_that_were_under_way_count_once(clock: Clock) -> None
 def test_throttled_again_it_gets_slower_even_if_no_pause_is_asked_for(clock: Clock) -> None:
     pacer = Pacer()
     gaps = []
-    for _ in range(4):
+    for dummy in range(4):
         first, second = _starts(pacer, clock, 2)
         gaps.append(second - first)
         pacer.succeeded()
@@ -131,7 +131,7 @@ def test_throttled_again_it_gets_slower_even_if_no_pause_is_asked_for(clock: Clo
 @pytest.mark.parametrize("seconds", [0, 1, 20])
 def test_it_does_not_get_slower_for_ever(seconds: float, clock: Clock) -> None:
     pacer = Pacer()
-    for _ in range(100):
+    for dummy in range(100):
         pacer.wait()
         pacer.throttled(seconds)
     first, second = _starts(pacer, clock, 2)
@@ -145,7 +145,7 @@ def test_it_recovers_with_success_and_not_beyond_its_rate(rate: float | None, cl
     pacer.throttled(1)
     pacer.wait()
     gaps = []
-    for _ in range(1000):
+    for dummy in range(1000):
         before = clock.now
         pacer.wait()
         gaps.append(clock.now - before)

@@ -225,7 +225,7 @@ def in_place(record: RecordFile, folder: Path, request: pytest.FixtureRequest) -
     path = _file(folder)
     request.param(path, path.read_bytes())
 
-    def give_up(*_: object) -> None:
+    def give_up(*dummy: object) -> None:
         raise _Held
 
     earlier = signal.signal(signal.SIGALRM, give_up)
@@ -375,7 +375,7 @@ def test_a_sync_that_failed_counts_for_nobody(tmp_path: Path, monkeypatch: pytes
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(_sync, "_sync", fail)
-    for _ in range(2):
+    for dummy in range(2):
         with pytest.raises(OSError, match="Input/output"):
             _sync.sync_folder(str(tmp_path))
     monkeypatch.undo()
@@ -533,7 +533,7 @@ while True:
         with record.exclusive(5), record.registering(each):
             pass
 """
-    for _ in range(3):
+    for dummy in range(3):
         process = start(_PREPARED + code, str(folder), NUMBER)
         assert process.stdout.readline() == "ready\n"
         until = time.monotonic() + 0.3

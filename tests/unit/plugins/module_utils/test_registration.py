@@ -137,8 +137,9 @@ def _rows() -> list[Any]:
             ("confirmed-future", force, None, None, met, K1, "confirmed"),
             ("confirmed-future", force, 3 * _DAY, None, "expired", K1, "expired"),
         ]
+    names = {K1: "k1", K2: "k2"}
     return [
-        pytest.param(*row, id=f"{row[0]}{'-force' if row[1] else ''}-valid-{row[2]}-known-{ {K1: 'k1', K2: 'k2'}.get(row[3] or '')}")
+        pytest.param(*row, id=f"{row[0]}{'-force' if row[1] else ''}-valid-{row[2]}-known-{names.get(row[3] or '')}")
         for row in rows
     ]
 
@@ -418,7 +419,7 @@ def test_the_record_never_lies(
         except (Rejected, OutcomeUnknown):
             assert fault
     simulator.faults({})
-    key, _ = story[-1]
+    key, dummy = story[-1]
     assert _real(params(business_public_key=public_pem(key)))["reason"] == reason
     assert simulator.count() == count
     assert simulator.registered() == {SID: {NUMBER: fingerprint(key)}}
@@ -559,7 +560,7 @@ def _all(processes: list[Any]) -> list[dict[str, Any]]:
 
 def test_processes_that_want_the_same_key_send_it_once(params: Params, simulator: Simulator, start: Callable[..., Any]) -> None:
     simulator.faults({NUMBER: [{"do": "answer", "status": 500, "headers": {"Retry-After": "0"}, "delay": 0.3}]})
-    results = _all([start(_PREPARED + _REGISTER, json.dumps(params(retries=1))) for _ in range(3)])
+    results = _all([start(_PREPARED + _REGISTER, json.dumps(params(retries=1))) for dummy in range(3)])
     assert sorted(result["changed"] for result in results) == [False, False, True]
     assert {result["reason"] for result in results} == {"absent", "up_to_date"}
     assert simulator.count() == 2
