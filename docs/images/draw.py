@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) kaleyra.whatsapp contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -150,7 +149,7 @@ def rotation() -> Picture:
         ("Retired", "after keep_previous", [(current, "new")], ["new"], ["new"], ["new"]),
     ]
     rows = {"Key host": 142, "Endpoint holds": 214, "Numbers carry": 286, "Phones use": 358}
-    for i, (title, below, *_) in enumerate(columns):
+    for i, (title, below, *dummy) in enumerate(columns):
         middle = 224 + 168 * i
         drawn.rect(middle - 80, 24, 160, 370, "column even" if i % 2 else "column")
         drawn.text(middle, 56, title, size=17, kind="strong")

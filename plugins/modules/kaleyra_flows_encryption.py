@@ -167,9 +167,6 @@ notes:
 seealso:
   - module: kaleyra.whatsapp.kaleyra_flows_encryption_info
   - module: kaleyra.whatsapp.flows_endpoint_ping
-  - plugin: kaleyra.whatsapp.flows_encryption
-    plugin_type: role
-    description: Makes the key pair, proves the endpoint, registers and rotates the key.
   - module: community.crypto.openssl_privatekey
   - module: community.crypto.openssl_publickey
   - name: Kaleyra documentation

@@ -106,7 +106,7 @@ def check_credential_type(definition: Mapping[str, Any]) -> None:
         kind = field.get("type", "string")
         if kind != "string" and {"choices", "multiline", "format", "secret"} & set(field):
             raise Refused(f"{field['id']} is no string")
-        if "default" in field and type(field["default"]) is not {"string": str, "boolean": bool}[kind]:
+        if "default" in field and not isinstance(field["default"], {"string": str, "boolean": bool}[kind]):
             raise Refused(f"default of {field['id']}")
     for name in injectors.get("env", {}):
         if name.startswith("ANSIBLE_") or name in ENV_BLOCKLIST:

@@ -497,6 +497,7 @@ def test_a_disk_that_fills_up_while_the_request_is_under_way_costs_a_warning_and
     def work() -> dict[str, Any]:
         make_full = disk(world.cache)
         first = world.register(0)
+
         def post_and_fill(*args: Any, **kwargs: Any) -> Any:
             came = post(*args, **kwargs)
             make_full()
