@@ -21,7 +21,7 @@ import sys
 import time
 from pathlib import Path
 
-from tools.cores import BIN, CACHE, CORES, CoreError, environment, target_environment
+from tools.cores import BIN, CACHE, CORES, CoreError, alone, environment, target_environment
 
 CHECKOUT = CACHE.parent
 OLDEST_TARGET = "3.9"
@@ -106,7 +106,13 @@ def _home(folder: Path, site_packages: Path) -> Path:
 
 
 def _run(name: str, step: str) -> Outcome:
-    core, folder = CORES[name], CACHE / "ansible-test" / name / step
+    folder = CACHE / "ansible-test" / name / step
+    with alone(folder):
+        return _run_in(folder, name, step)
+
+
+def _run_in(folder: Path, name: str, step: str) -> Outcome:
+    core = CORES[name]
     core_folder, target_folder = environment(name), target_environment(OLDEST_TARGET)
     root = _copy(folder)
     # A version manager's shims would run in place of the Pythons that are meant.

@@ -11,6 +11,7 @@ and its tests need, and community.crypto, which Ansible finds in there whatever 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import fcntl
 import shutil
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -84,6 +85,15 @@ def _add_community_crypto(bundle: str, site_packages: Path) -> None:
     add_collection("community.crypto", bundle, site_packages)
 
 
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process is at work on the folder, and keep others waiting meanwhile."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.parent / f"{folder.name}.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _make_core(core: Core, folder: Path) -> None:
     install = _new_environment(core.python, folder)
     _run(*install, f"ansible-core=={core.version}")
@@ -111,12 +121,9 @@ def _new_environment(python: str, folder: Path) -> tuple[str | Path, ...]:
 def _once(name: str, what: object, make: Callable[[Path], None]) -> Path:
     """The folder of the environment, made if it is not there or no longer what it should be."""
     folder = CACHE / "cores" / name
-    folder.parent.mkdir(parents=True, exist_ok=True)
     made_of = "\n".join([repr(what), *(path.read_text() for path in (Path(__file__), *REQUIREMENTS))])
     ready = folder / ".ready"
-    # Others may be about to make it, too.
-    with open(folder.parent / f"{name}.lock", "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(folder):
         if not ready.exists() or ready.read_text() != made_of:
             make(folder)
             ready.write_text(made_of)

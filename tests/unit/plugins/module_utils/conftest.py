@@ -41,6 +41,19 @@ API_KEY = "A0b1C2d3E4+/f5G6=h7"
 NUMBER = "+919876543210"
 
 
+_SIMULATOR = pytest.StashKey[Simulator]()
+_KEYS = pytest.StashKey[Path]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Iterator[object]:
+    """Start and make what all tests share. ansible-test runs each test in a fork of its own, which would make a session's fixtures anew."""
+    with Simulator({SID: API_KEY, CLOSED_SID: {"api_key": API_KEY, "available": False}}) as simulator, tempfile.TemporaryDirectory() as keys:
+        session.config.stash[_SIMULATOR] = simulator
+        session.config.stash[_KEYS] = Path(keys)
+        return (yield)
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the machine's own settings counts, nor do they reach the processes that a test starts."""
@@ -54,17 +67,12 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- the API ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def _simulator() -> Iterator[Simulator]:
-    with Simulator({SID: API_KEY, CLOSED_SID: {"api_key": API_KEY, "available": False}}) as simulator:
-        yield simulator
-
-
 @pytest.fixture
-def simulator(_simulator: Simulator) -> Simulator:
+def simulator(pytestconfig: pytest.Config) -> Simulator:
     """The API, as if just started."""
-    _simulator.reset()
-    return _simulator
+    simulator = pytestconfig.stash[_SIMULATOR]
+    simulator.reset()
+    return simulator
 
 
 @pytest.fixture
@@ -145,9 +153,9 @@ def _openssl() -> Callable[..., bytes]:
 
 
 @pytest.fixture(scope="session")
-def private_key(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def private_key(pytestconfig: pytest.Config) -> Callable[[str], Path]:
     """Path of a private key in PKCS#8 of that kind, made once a session, as RSA takes its time."""
-    folder = tmp_path_factory.mktemp("keys")
+    folder = pytestconfig.stash[_KEYS]
 
     def make(kind: str) -> Path:
         path = folder / f"{kind}.pem"

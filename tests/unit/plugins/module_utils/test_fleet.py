@@ -22,11 +22,11 @@ from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import Ou
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._fleet import register_all
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import post
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registration import register
-from conftest import SID
 from simulator.client import Simulator
 
 Params = Callable[..., dict[str, Any]]
 Named = Callable[[str], str]
+SID = "HXAP16TESTING97IN"
 K1, K2 = "rsa-2048", "other-rsa-2048"
 NUMBERS = [f"+9198765{number:05}" for number in range(40)]
 THROTTLED = {"do": "answer", "status": 429, "body": {"code": "X-429", "message": "Slow down"}}
