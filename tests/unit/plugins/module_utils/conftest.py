@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ _KEYS = pytest.StashKey[Path]()
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtestloop(session: pytest.Session) -> Iterator[object]:
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
     """Start and make what all tests share. ansible-test runs each test in a fork of its own, which would make a session's fixtures anew."""
     with Simulator({SID: API_KEY, CLOSED_SID: {"api_key": API_KEY, "available": False}}) as simulator, tempfile.TemporaryDirectory() as keys:
         session.config.stash[_SIMULATOR] = simulator
