@@ -62,9 +62,9 @@ faults: $(READY)  ## Test the promises under faults, attacks and kills (some min
 	python -m pytest -n 2 tests/faults
 
 .PHONY: fuzz
-fuzz: $(READY)  ## Fuzz the parsers, guided by coverage, for a minute (Linux on x86-64; SEED=n repeats a run)
+fuzz: $(READY)  ## Fuzz the parsers, guided by coverage, for a minute (Linux on x86-64; SEED=n repeats a run, FOR=n seconds)
 	@uv pip install --quiet --python $(BIN)/python --requirement tests/faults/requirements.txt
-	python -m faults.fuzz_parsers --seconds 60 --seed $(or $(SEED),0)
+	python -m faults.fuzz_parsers --seconds $(or $(FOR),60) --seed $(or $(SEED),0)
 
 .PHONY: docs
 docs: $(READY)  ## Build the documentation site: .cache/docs/html/index.html
