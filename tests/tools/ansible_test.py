@@ -43,9 +43,10 @@ class Step:
 
 STEPS = {
     "sanity": Step(("sanity", "--controller", "origin:python={python}", "--target-python", "{python}", "--target-python", "{target}")),
-    "units": Step(("units", "--local", "--python", "{python}", "--num-workers", "1")),
+    # Not those of the simulator, which is no part of the collection. More workers than processors, as many tests wait.
+    "units": Step(("units", "--local", "--python", "{python}", "--num-workers", "3", "tests/unit/plugins/")),
     # Of what runs on targets alone, as ansible-test decides by the folder.
-    "units-target": Step(("units", "--local", "--python", "{target}", "--num-workers", "1")),
+    "units-target": Step(("units", "--local", "--python", "{target}", "--num-workers", "3", "tests/unit/plugins/")),
     "integration": Step(("integration", "--controller", "origin:python={python}", "--target", "controller:python={target}")),
 }
 
