@@ -201,9 +201,10 @@ def _gaps(starts: list[float]) -> list[float]:
 
 
 def test_a_list_is_held_to_its_rate(params: Params, starts: list[float]) -> None:
+    begin = time.monotonic()
     _all(params(phone_numbers=NUMBERS[:20], max_requests_per_second=20))
-    # A slow machine only makes it longer; single gaps are as exact as its clock.
-    assert len(starts) == 20 and max(starts) - min(starts) >= 19 / 20 - 0.05
+    # From before the first, which may be held up on its way to the network: so a slow machine only makes it longer.
+    assert len(starts) == 20 and max(starts) - begin >= 19 / 20
 
 
 def test_one_429_holds_the_whole_list_and_its_number_succeeds_in_the_end(params: Params, simulator: Simulator, starts: list[float]) -> None:
