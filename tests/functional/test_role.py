@@ -414,6 +414,12 @@ def test_the_summary_counts_all_numbers_of_the_play_in_one_line(playbooks: Playb
     # By the last host, and by those that were done at the same moment.
     assert {*said(run)} == {f"3 numbers: {run.changed()} changed, {3 - run.changed()} unchanged, 0 failed. Key {key.fingerprint}: 3."}
 
+    # There is nothing to sum up before there is a key.
+    first_run = fleet(simulator, {new_number(): {}}, private_key_path=str(playbooks.folder / "keys/private.pem"), summary="yes")
+    run = playbooks.run(play(), first_run, "--check")
+    assert run.rc == 0 and not said(run), run.output
+    assert not run.of("Publish what came of each number")
+
     # Nobody says it who was not asked to.
     inventory["all"]["vars"]["flows_encryption_summary"] = ""
     run = playbooks.run(play(), inventory, "--limit", good_ones)
