@@ -20,7 +20,7 @@ export UV_CACHE_DIR := $(CACHE)/uv
 export XDG_CACHE_HOME := $(CACHE)/xdg
 # In a checkout with a long path the system's: Ansible makes a socket in there, whose path may have 107 characters at most.
 export TMPDIR := $(shell test $$(printf %s '$(CACHE)' | wc -c) -le 64 && echo '$(CACHE)' || echo '')/tmp
-export PYTHONPATH := $(CURDIR)/tests:$(CACHE)/collections
+export PYTHONPATH := $(CURDIR):$(CURDIR)/tests:$(CACHE)/collections
 # Set, it would have every process compile all that it imports.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -30,7 +30,7 @@ help:  ## Say what can be made
 
 .PHONY: demo
 demo: $(READY)  ## Register the numbers of an example inventory with the simulator, and show what happened
-	@python -m demo
+	@python -m dev.demo
 
 .PHONY: demo-reset
 demo-reset:  ## Forget the demo's key pair, records and registrations
@@ -59,12 +59,12 @@ awx: $(READY)  ## Test the life in AWX: jobs of ansible-runner, and hosts by SSH
 
 .PHONY: faults
 faults: $(READY)  ## Test the promises under faults, attacks and kills (some minutes)
-	python -m pytest -n 2 tests/faults
+	python -m pytest -n 2 tests/crash
 
 .PHONY: fuzz
 fuzz: $(READY)  ## Fuzz the parsers, guided by coverage, for a minute (Linux on x86-64; SEED=n repeats a run, FOR=n seconds)
-	@uv pip install --quiet --python $(BIN)/python --requirement tests/faults/requirements.txt
-	python -m faults.fuzz_parsers --seconds $(or $(FOR),60) --seed $(or $(SEED),0)
+	@uv pip install --quiet --python $(BIN)/python --requirement dev/fuzz_requirements.txt
+	python -m dev.fuzz_parsers --seconds $(or $(FOR),60) --seed $(or $(SEED),0)
 
 .PHONY: docs
 docs: $(READY)  ## Build the documentation site: .cache/docs/html/index.html
@@ -77,7 +77,7 @@ docs: $(READY)  ## Build the documentation site: .cache/docs/html/index.html
 	@echo "The documentation site is in $(DOCS)/html."
 
 # Of the versions in CORE ("2.16 2.21"), all without it.
-ANSIBLE_TEST = python tests/tools/ansible_test.py $(if $(CORE),--cores $(CORE))
+ANSIBLE_TEST = python dev/matrix/ansible_test.py $(if $(CORE),--cores $(CORE))
 
 .PHONY: matrix
 matrix: $(READY)  ## Run ansible-test's sanity, units and integration on each ansible-core (CORE="2.16 2.21" on some)
@@ -101,21 +101,21 @@ lint: $(READY)  ## Run ansible-lint with its production profile
 
 .PHONY: gates
 gates: $(READY)  ## Run every tool that looks at the collection without running it (ONLY="ruff mypy": those)
-	@uv pip install --quiet --python $(BIN)/python --requirement tests/gates/requirements.txt
-	@python -m gates $(ONLY)
+	@uv pip install --quiet --python $(BIN)/python --requirement dev/gates/requirements.txt
+	@python -m dev.gates $(ONLY)
 
 .PHONY: changelog
 changelog: $(READY)  ## Release the version of galaxy.yml: gather changelogs/fragments into CHANGELOG.md
-	@uv pip install --quiet --python $(BIN)/python --requirement tests/gates/requirements.txt
+	@uv pip install --quiet --python $(BIN)/python --requirement dev/gates/requirements.txt
 	antsibull-changelog release
 
 .PHONY: bench
 bench: $(READY)  ## Measure the costs, against set_fact, uri, ping and a bare pool of requests (ROUNDS=n: 5)
-	python -m benchmark --rounds $(or $(ROUNDS),5)
+	python -m dev.benchmark --rounds $(or $(ROUNDS),5)
 
 .PHONY: bench-growth
 bench-growth: $(READY)  ## Measure what a number costs in lists of 100 to 100,000 (some minutes)
-	python -m benchmark --only growth --rounds 3
+	python -m dev.benchmark --only growth --rounds 3
 
 .PHONY: clean
 clean:  ## Remove everything that was made
@@ -125,7 +125,7 @@ $(READY): tests/requirements.txt tests/unit/requirements.txt tests/integration/r
 	@echo "Setting up .cache (once) ..."
 	@rm -rf $(VENV)
 	@mkdir -p $(TMPDIR) $(NAMESPACE)
-	@python=$$(sh tests/tools/find_python.sh) && "$$python" -m venv $(VENV)
+	@python=$$(sh dev/matrix/find_python.sh) && "$$python" -m venv $(VENV)
 	@pip install --quiet --disable-pip-version-check uv
 	@uv pip install --quiet --python $(BIN)/python --requirement tests/requirements.txt
 	@echo "[defaults]" > $(ANSIBLE_CONFIG)

@@ -108,7 +108,7 @@ def record() -> Picture:
         430,
         "The states of a record",
         "A record is absent or unreadable at first. Before a request it is written as unconfirmed. A proven success makes it confirmed. Killed or "
-        "without proof it stays unconfirmed, and the next run registers again. A refusal puts the earlier record back. While a confirmed "
+        "without proof it stays unconfirmed, and the next run registers again. A reject_private_key puts the earlier record back. While a confirmed "
         "record names the wanted key, nothing is sent; another key, force or its age have it written as unconfirmed again.",
     )
     drawn.box(30, 120, 150, 70, "absent")

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from ansible_collections.kaleyra.whatsapp.plugins.modules.kaleyra_flows_encryption import TASK
-from ansible_collections.kaleyra.whatsapp.plugins.plugin_utils._door import Door
+from ansible_collections.kaleyra.whatsapp.plugins.modules.kaleyra_flows_encryption import SPEC
+from ansible_collections.kaleyra.whatsapp.plugins.plugin_utils._action_module import ModuleAction
 
 
-class ActionModule(Door):
-    task = TASK
+class ActionModule(ModuleAction):
+    spec = SPEC

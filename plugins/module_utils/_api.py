@@ -20,7 +20,7 @@ from urllib.parse import urlencode
 from ._account import Account
 from ._errors import OutcomeUnknown, Rejected
 from ._http import MAX_BODY, Answer, NoAnswer, Tls, post, prepare, shown
-from ._pacer import Alone
+from ._rate_limit import Alone
 
 # Failures that may pass.
 _RETRIED = frozenset([429, 500, 502, 503, 504])
@@ -44,14 +44,14 @@ class FlowsEncryptionApi:
 
     :param timeout: seconds for one attempt as a whole
     :param retries: further attempts after a failure that may pass
-    :param pacer: says when each attempt but the first may start, and is told of success and throttling; the first is the caller's
+    :param rate_limiter: says when each attempt but the first may start, and is told of success and throttling; the first is the caller's
     """
 
     account: Account
     timeout: int = 30
     retries: int = 3
     tls: Tls = Tls()
-    pacer: Alone = Alone()
+    rate_limiter: Alone = Alone()
 
     def prepare(self) -> None:
         """Load what the first call would: for many that are to be made at once.
@@ -83,16 +83,16 @@ class FlowsEncryptionApi:
             else:
                 facts, success = self._read(answer)
                 if success:
-                    self.pacer.succeeded()
+                    self.rate_limiter.succeeded()
                     return {"attempts": attempt, **facts}
                 happened, to_do = self._describe(answer, facts), _remedy(answer, facts)
             maybe_applied = maybe_applied or answer is None or not _is_refusal(answer)
             pause = self._pause(attempt, answer)
             if answer and answer.status == 429:
-                self.pacer.throttled(pause)
+                self.rate_limiter.throttled(pause)
             if attempt > self.retries or not (answer is None or answer.status in _RETRIED):
                 break
-            self.pacer.wait(pause)
+            self.rate_limiter.wait(pause)
         tries = f" ({attempt} attempts)" if attempt > 1 else ""
         consequence = _HARMLESS if maybe_applied else "The number keeps the key it had."
         raise (OutcomeUnknown if maybe_applied else Rejected)(

@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import typing as t
 
-from ._errors import KaleyraError, NotProved, require_range
+from ._errors import KaleyraError, VerificationFailed, require_range
 from ._flow_message import FlowMessage, Unreadable, make_foreign_rsa_key, make_ping, rsa_key_of
 from ._http import MAX_BODY, MAX_TIMEOUT, Answer, NoAnswer, Tls, post, shown
 from ._public_key import public_key_of
@@ -71,13 +71,13 @@ class FlowEndpoint:
     def ping(self, rsa_key: t.Any, result: dict[str, t.Any]) -> None:
         """Ask for its health, and add what came of it to the result.
 
-        :raises NotProved: it did not answer as an endpoint that holds the private key
+        :raises VerificationFailed: it did not answer as an endpoint that holds the private key
         """
         message = make_ping(rsa_key)
         try:
             answer = self.post(message.body, self.app_secret)
         except NoAnswer as exc:
-            raise self._not_proved(exc.kind, f"gave no answer: {exc}. {_WITHOUT_ANSWER[exc.kind]}") from exc
+            raise self._failed(exc.kind, f"gave no answer: {exc}. {_WITHOUT_ANSWER[exc.kind]}") from exc
         result.update(http_status=answer.status, latency_ms=round(answer.seconds * 1000))
         if answer.status != 200:
             raise self._refused(answer.status)
@@ -94,39 +94,39 @@ class FlowEndpoint:
 
     def _read(self, message: FlowMessage, answer: Answer) -> None:
         if len(answer.body) > MAX_BODY:
-            raise self._not_proved("not_base64", "answered with more than a health check can have. Send the encrypted answer alone.")
+            raise self._failed("not_base64", "answered with more than a health check can have. Send the encrypted answer alone.")
         try:
             said = message.read(answer.body)
         except Unreadable as exc:
-            raise self._not_proved(exc.cause, f"gave an answer that WhatsApp cannot read: {exc}.") from None
+            raise self._failed(exc.cause, f"gave an answer that WhatsApp cannot read: {exc}.") from None
         data = said.get("data")
         status = data.get("status") if isinstance(data, dict) else None
         if status != "active":
             told = f"the status {shown(status, self.app_secret)!r}" if isinstance(status, str) else "no data.status"
-            raise self._not_proved(
+            raise self._failed(
                 "not_active",
                 f'decrypts and encrypts well, but answered the health check with {told}. Let it answer {{"data": {{"status": "active"}}}} '
                 'to the action "ping".',
             )
 
-    def _refused(self, status: int) -> NotProved:
+    def _refused(self, status: int) -> VerificationFailed:
         if status == _MISMATCH:
-            return self._not_proved("key_mismatch", f"answered HTTP 421. {_KEY_REMEDY}")
+            return self._failed("key_mismatch", f"answered HTTP 421. {_KEY_REMEDY}")
         if status == _SIGNATURE:
             to_do = (
                 "Check that app_secret is that of the app which the Flow's endpoint belongs to, here and there."
                 if self.app_secret
                 else "It checks X-Hub-Signature-256: give app_secret, so that the request is signed as WhatsApp signs it."
             )
-            return self._not_proved("signature_refused", f"answered HTTP 432: it refused the signature. {to_do}")
+            return self._failed("signature_refused", f"answered HTTP 432: it refused the signature. {to_do}")
         if 300 <= status < 400:
-            return self._not_proved("redirect", f"answered with a redirect (HTTP {status}), which is not followed. Give the URL that it leads to.")
+            return self._failed("redirect", f"answered with a redirect (HTTP {status}), which is not followed. Give the URL that it leads to.")
         to_do = _REMEDIES.get(status) or (_REMEDIES[500] if status > 500 else "WhatsApp needs HTTP 200 here.")
-        return self._not_proved("http_status", f"answered HTTP {status}. {to_do}")
+        return self._failed("http_status", f"answered HTTP {status}. {to_do}")
 
-    def _not_proved(self, cause: str, what: str) -> NotProved:
+    def _failed(self, cause: str, what: str) -> VerificationFailed:
         # Without its query, where a token may stand.
-        return NotProved(f"The Flow endpoint {shown(self.url.partition('?')[0])} {what}", cause=cause)
+        return VerificationFailed(f"The Flow endpoint {shown(self.url.partition('?')[0])} {what}", cause=cause)
 
 
 def prove(params: t.Mapping[str, t.Any], *, check_mode: bool) -> dict[str, t.Any]:

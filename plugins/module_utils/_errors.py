@@ -35,7 +35,7 @@ class RecordError(KaleyraError):
     """The record cannot be kept under ``cache_path``; nothing was sent."""
 
 
-class NotProved(KaleyraError):
+class VerificationFailed(KaleyraError):
     """The Flow endpoint did not answer as one that holds the private key; ``cause`` says in one word why."""
 
 

@@ -36,7 +36,7 @@ _mutex = threading.Lock()
 
 
 class Lock:
-    """One place in a lock file. There is nothing to tidy up, and the system frees what a killed process held.
+    """One place in a lock file. There is nothing to remove_leftover up, and the system frees what a killed process held.
 
     :param path: of the lock file, made when needed
     """

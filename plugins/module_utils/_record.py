@@ -81,7 +81,7 @@ class KnownKey:
     def registering(self, fingerprint: str) -> t.ContextManager[None]:
         return contextlib.nullcontext()
 
-    def tidy(self) -> None:
+    def remove_leftover(self) -> None:
         pass
 
 
@@ -174,7 +174,7 @@ class RecordFile:
         with self._naming_cache_path():
             self._write(self._dump(fingerprint, "confirmed"))
 
-    def tidy(self) -> None:
+    def remove_leftover(self) -> None:
         """Remove what a process left that was killed while it wrote the record. What a living one writes stays."""
         if os.access(self._new, os.F_OK, follow_symlinks=False):
             with contextlib.suppress(RecordError, OSError), self.exclusive(patience=0):
@@ -272,7 +272,7 @@ class RecordFile:
             ) from exc
 
 
-def has_litter(cache_path: str) -> bool:
+def has_leftovers(cache_path: str) -> bool:
     """Whether the folder holds what a process left that was killed while it wrote a record: one look instead of one for each number."""
     try:
         return any(name.endswith(_NEW) for name in os.listdir(cache_path))

@@ -15,9 +15,9 @@ from ._account import make_account
 from ._api import FlowsEncryptionApi
 from ._errors import KaleyraError, RecordError, require_range
 from ._http import MAX_TIMEOUT, Tls
-from ._pacer import Alone
 from ._phone_number import normalise_phone_number
 from ._public_key import normalise_fingerprint, public_key_of
+from ._rate_limit import Alone
 from ._record import KnownKey, RecordFile, Unreadable
 
 
@@ -61,14 +61,16 @@ class Registration:
     :raises InvalidInput: for what no number could be registered with
     """
 
-    def __init__(self, params: t.Mapping[str, t.Any], pacer: Alone = Alone()) -> None:
+    def __init__(self, params: t.Mapping[str, t.Any], rate_limiter: Alone = Alone()) -> None:
         require_range("timeout", params["timeout"], 1, MAX_TIMEOUT)
         require_range("retries", params["retries"], 0, 1000)
         require_range("cache_valid_time", params["cache_valid_time"], 0)
         self.account = make_account(*_pod_or_api_url(params), params["sid"], params["api_key"])
         self.key = public_key_of(params)
         self.fingerprint = self.key.fingerprint
-        self.api = FlowsEncryptionApi(self.account, params["timeout"], params["retries"], Tls(params["validate_certs"], params["ca_path"]), pacer)
+        self.api = FlowsEncryptionApi(
+            self.account, params["timeout"], params["retries"], Tls(params["validate_certs"], params["ca_path"]), rate_limiter
+        )
         self._known = KnownKey(normalise_fingerprint(params["known_fingerprint"])) if params["known_fingerprint"] else None
         self.cache_path: str = params["cache_path"]
         self._force: bool = params["force"]
@@ -82,7 +84,7 @@ class Registration:
         """What is to be done as things stand."""
         return make_plan(known, self.fingerprint, force=self._force, cache_valid_time=self._cache_valid_time)
 
-    def facts(self, plan: Plan, phone_number: str) -> dict[str, t.Any]:
+    def initial_result(self, plan: Plan, phone_number: str) -> dict[str, t.Any]:
         """The number's result, before anything is done."""
         return {
             "changed": plan.changed,
@@ -93,14 +95,14 @@ class Registration:
             "attempts": 0,
         }
 
-    def carry_out(self, known: KnownKey | RecordFile, result: dict[str, t.Any]) -> list[str]:
+    def apply(self, known: KnownKey | RecordFile, result: dict[str, t.Any]) -> list[str]:
         """Register the number that these are the facts of, add to them what came of it, and return warnings.
 
         :raises KaleyraError: with further facts in ``details``
         """
         with known.exclusive(patience=self.api.longest()):
             plan = self.plan(known)  # what another process has done meanwhile counts
-            result.update(self.facts(plan, result["phone_number"]))
+            result.update(self.initial_result(plan, result["phone_number"]))
             warnings = [plan.warning] if plan.warning else []
             if not plan.changed:
                 return warnings
@@ -126,7 +128,7 @@ def register(params: t.Mapping[str, t.Any], *, check_mode: bool) -> dict[str, t.
     phone_number = normalise_phone_number(params["phone_number"])
     known = registration.known(phone_number)
     plan = registration.plan(known)
-    result = registration.facts(plan, phone_number)
+    result = registration.initial_result(plan, phone_number)
     warnings = [plan.warning] if plan.warning else []
     try:
         if plan.changed:
@@ -134,9 +136,9 @@ def register(params: t.Mapping[str, t.Any], *, check_mode: bool) -> dict[str, t.
         if check_mode:
             pass
         elif plan.changed:
-            warnings = registration.carry_out(known, result)
+            warnings = registration.apply(known, result)
         else:
-            known.tidy()
+            known.remove_leftover()
     except KaleyraError as exc:
         exc.details = {**result, "changed": False, "warnings": warnings, **exc.details}
         raise

@@ -149,9 +149,9 @@ cause:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._endpoint import prove
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._task import PUBLIC_KEY_OPTIONS, PUBLIC_KEY_RULES, TLS_OPTIONS, Task
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._module import PUBLIC_KEY_OPTIONS, PUBLIC_KEY_RULES, TLS_OPTIONS, ModuleSpec
 
-TASK = Task(
+SPEC = ModuleSpec(
     prove,
     argument_spec={
         "url": {"type": "str", "required": True},
@@ -165,7 +165,7 @@ TASK = Task(
 
 
 def main() -> None:
-    TASK.run_in(AnsibleModule(argument_spec=TASK.argument_spec, supports_check_mode=True, **TASK.rules))
+    SPEC.run_in(AnsibleModule(argument_spec=SPEC.argument_spec, supports_check_mode=True, **SPEC.rules))
 
 
 if __name__ == "__main__":

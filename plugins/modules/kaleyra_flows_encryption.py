@@ -340,24 +340,24 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import PODS
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._fleet import register_all
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registration import register
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._task import (
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._batch import register_batch
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._module import (
     PUBLIC_KEY_OPTIONS,
     PUBLIC_KEY_RULES,
     TLS_OPTIONS,
-    Task,
+    ModuleSpec,
     from_environment,
 )
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registration import register
 
 
-def register_one_or_all(params: t.Mapping[str, t.Any], *, check_mode: bool, say: t.Callable[[str], None]) -> dict[str, t.Any]:
+def register_one_or_all(params: t.Mapping[str, t.Any], *, check_mode: bool, progress: t.Callable[[str], None]) -> dict[str, t.Any]:
     if params["phone_numbers"] is None:
         return register(params, check_mode=check_mode)
-    return register_all(params, check_mode=check_mode, say=say)
+    return register_batch(params, check_mode=check_mode, progress=progress)
 
 
-TASK = Task(
+SPEC = ModuleSpec(
     register_one_or_all,
     argument_spec={
         "pod": {"type": "str", "choices": list(PODS)},
@@ -386,12 +386,12 @@ TASK = Task(
         ],
         "required_one_of": [("phone_number", "phone_numbers"), *PUBLIC_KEY_RULES["required_one_of"]],
     },
-    says_how_far=True,
+    reports_progress=True,
 )
 
 
 def main() -> None:
-    TASK.run_in(AnsibleModule(argument_spec=TASK.argument_spec, supports_check_mode=True, **TASK.rules))
+    SPEC.run_in(AnsibleModule(argument_spec=SPEC.argument_spec, supports_check_mode=True, **SPEC.rules))
 
 
 if __name__ == "__main__":

@@ -213,10 +213,10 @@ summary:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import PODS
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._evidence import evidence
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._task import PUBLIC_KEY_OPTIONS, Task
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._module import PUBLIC_KEY_OPTIONS, ModuleSpec
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registrations_info import evidence
 
-TASK = Task(
+SPEC = ModuleSpec(
     evidence,
     argument_spec={
         "cache_path": {"type": "path", "default": "~/.ansible/kaleyra_flows_encryption"},
@@ -238,7 +238,7 @@ TASK = Task(
 
 
 def main() -> None:
-    TASK.run_in(AnsibleModule(argument_spec=TASK.argument_spec, supports_check_mode=True, **TASK.rules))
+    SPEC.run_in(AnsibleModule(argument_spec=SPEC.argument_spec, supports_check_mode=True, **SPEC.rules))
 
 
 if __name__ == "__main__":

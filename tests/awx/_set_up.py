@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 from awx._controller import TOKEN, Controller
-from functional._runs import BIN, CHECKOUT, COLLECTIONS, Playbooks, Run
-from tools.cores import CACHE, add_collection
+from support.playbook_runs import BIN, CHECKOUT, COLLECTIONS, Playbooks, Run
+
+from dev.matrix.cores import CACHE, add_collection
 
 PROJECT = CHECKOUT / "docs/examples/awx_project"
 PLAYBOOK = "kaleyra.whatsapp.awx_setup"

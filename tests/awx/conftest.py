@@ -12,10 +12,11 @@ import yaml
 from awx._runner import AWX, CHECKOUT, Core, Credential
 from awx._set_up import awx_collection, controller, set_up
 from awx._sshd import Host, obstacle
-from functional._runs import API_KEY, BIN, SID
 from functional.conftest import _simulator, key, playbooks, simulator
-from simulator.client import Simulator
-from tools.cores import environment
+from support.playbook_runs import API_KEY, BIN, SID
+from support.simulator.client import Simulator
+
+from dev.matrix.cores import environment
 
 # Fixtures that are needed here, too.
 __all__ = ["_simulator", "awx_collection", "controller", "key", "playbooks", "set_up", "simulator"]

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from awx import _rules
 from awx._rules import Refused
-from functional._runs import CHECKOUT, KeyPair
+from support.playbook_runs import CHECKOUT, KeyPair
 
 ROLES = CHECKOUT / "roles"
 FILES = ROLES / "awx_setup/files"

@@ -13,8 +13,8 @@ from awx._controller import Controller
 from awx._runner import AWX, Credential, Inventory, Job
 from awx._set_up import NAME, NUMBERS, SetUp, ok
 from awx._sshd import Host
-from functional._runs import API_KEY, SID, fingerprint_of
-from simulator.client import Simulator
+from support.playbook_runs import API_KEY, SID, fingerprint_of
+from support.simulator.client import Simulator
 
 
 class Launcher:

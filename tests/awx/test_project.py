@@ -14,8 +14,8 @@ import pytest
 import yaml
 from awx import _rules
 from awx._runner import Credential
-from functional._runs import API_KEY, BIN, CHECKOUT, SID, KeyPair, Playbooks, Run, assert_nowhere, new_number, secret_lines
-from simulator.client import Simulator
+from support.playbook_runs import API_KEY, BIN, CHECKOUT, SID, KeyPair, Playbooks, Run, assert_nowhere, new_number, secret_lines
+from support.simulator.client import Simulator
 
 PROJECT = CHECKOUT / "docs/examples/awx_project"
 FILES = CHECKOUT / "roles/awx_setup/files"

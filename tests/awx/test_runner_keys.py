@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 from awx._runner import AWX, ENSURE_KEY_PAIR, MAKE, NUMBERS, REGISTER, WARN, Credential, Inventory, Job
-from endpoint.client import Endpoint
-from functional._runs import API_KEY, SID, KeyPair, assert_nowhere, fingerprint_of, new_number, openssl, secret_lines
 from functional.test_secrets import spellings
-from simulator.client import Simulator
+from support.endpoint.client import Endpoint
+from support.playbook_runs import API_KEY, SID, KeyPair, assert_nowhere, fingerprint_of, new_number, openssl, secret_lines
+from support.simulator.client import Simulator
 
 
 def of_numbers(*numbers: str, **variables: object) -> Inventory:

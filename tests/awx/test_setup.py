@@ -14,8 +14,9 @@ import pytest
 import yaml
 from awx._controller import Controller
 from awx._set_up import ACCOUNT, NAME, NUMBERS, REGISTER, SECRETS, SETTINGS, SetUp, ok
-from functional._runs import BIN, CHECKOUT, COLLECTIONS, KeyPair, assert_nowhere, secret_lines
-from tools.cores import environment
+from support.playbook_runs import BIN, CHECKOUT, COLLECTIONS, KeyPair, assert_nowhere, secret_lines
+
+from dev.matrix.cores import environment
 
 
 @pytest.fixture(params=["newest", "2.16"])

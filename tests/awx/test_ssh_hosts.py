@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from awx._runner import AWX, CHECKOUT, MAKE, NUMBERS, REGISTER, REGISTERS, ROTATE, Credential, Inventory, Job
 from awx._sshd import Host, Watch
-from endpoint.client import Endpoint
-from functional._runs import API_KEY, SID, WA_400, KeyPair, assert_nowhere, fingerprint_of, new_number, openssl, secret_lines
 from functional.test_secrets import spellings
-from simulator.client import Simulator
+from support.endpoint.client import Endpoint
+from support.playbook_runs import API_KEY, SID, WA_400, KeyPair, assert_nowhere, fingerprint_of, new_number, openssl, secret_lines
+from support.simulator.client import Simulator
 
 NEWEST = pytest.mark.parametrize("core", ["newest"], indirect=True)
 """What other tests prove with each ansible-core, but not by SSH."""

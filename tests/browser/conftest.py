@@ -17,7 +17,7 @@ from urllib.parse import quote
 import pytest
 from browser._browser import Browser
 from browser._pages import HOSTILE, KEYS, SID, write_record
-from functional._runs import Playbooks
+from support.playbook_runs import Playbooks
 
 Report = Callable[..., Path]
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 import pytest
 from browser._browser import Browser
 from browser.test_report_page import POOR_CONTRAST
-from functional._runs import CHECKOUT
+from support.playbook_runs import CHECKOUT
 
 SITE = CHECKOUT / ".cache/docs/html"
 PAGES = sorted(str(path.relative_to(SITE)) for path in SITE.rglob("*.html"))

@@ -26,10 +26,10 @@ from urllib.parse import urlsplit
 
 import yaml
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import PODS
-from endpoint.client import Endpoint
-from faults._servers import Authority, Proxy, Servers, leading_to
-from functional._runs import CHECKOUT, WA_400, Playbooks, Run, openssl
-from simulator.client import Simulator
+from support.endpoint.client import Endpoint
+from support.playbook_runs import CHECKOUT, WA_400, Playbooks, Run, openssl
+from support.servers import Authority, Proxy, Servers, leading_to
+from support.simulator.client import Simulator
 
 API_KEY = "Api-Key-Of-The-Documentation-7d1f"
 MODULES = sorted(path.stem for path in (CHECKOUT / "plugins/modules").glob("[!_]*.py"))

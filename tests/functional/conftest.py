@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from functional._runs import ACCOUNTS, KeyPair, Playbooks
-from simulator.client import Simulator
+from support.playbook_runs import ACCOUNTS, KeyPair, Playbooks
+from support.simulator.client import Simulator
 
 
 @pytest.fixture(scope="session")

@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from functional._runs import API_KEY, DOORS, MODULE, MODULE_DOOR, SID, KeyPair, Playbooks, Run, assert_nowhere, new_number
 from functional.test_info import INFO
-from simulator.client import Simulator
+from support.playbook_runs import API_KEY, AS_A_MODULE, EXECUTION_MODES, MODULE, SID, KeyPair, Playbooks, Run, assert_nowhere, new_number
+from support.simulator.client import Simulator
 
 GROUP = "group/kaleyra.whatsapp.kaleyra"
 
 
 def run_with(playbooks: Playbooks, door: str, defaults: dict[str, Any], tasks: list[dict[str, Any]], *args: str) -> Run:
-    environment = {"ASKS_FOR_A_PROCESS": "yes"} if door == MODULE_DOOR else {}
+    environment = {"ASKS_FOR_A_PROCESS": "yes"} if door == AS_A_MODULE else {}
     play = {"hosts": "all", "gather_facts": False, "module_defaults": {GROUP: defaults}, "environment": environment, "tasks": tasks}
     return playbooks.run([play], {"all": {"hosts": {"here": {"ansible_connection": "local"}}}}, *args)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", EXECUTION_MODES)
 def test_modules_of_the_group_take_what_they_share(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair, tmp_path: Path, door: str
 ) -> None:
@@ -53,7 +53,7 @@ def test_modules_of_the_group_take_what_they_share(
         "-vvvv",
     )
     assert run.rc == 0, run.output
-    assert run.modules == (["kaleyra_flows_encryption"] * 2 + ["kaleyra_flows_encryption_info"] * 2 if door == MODULE_DOOR else [])
+    assert run.modules == (["kaleyra_flows_encryption"] * 2 + ["kaleyra_flows_encryption_info"] * 2 if door == AS_A_MODULE else [])
     assert simulator.registered() == {SID: {mine: key.fingerprint, other: key.fingerprint}}
     asked = run.one("ask")
     assert [(n["phone_number"], n["sid"], n["as_expected"]) for n in asked["numbers"]] == [(mine, SID, True)]
@@ -62,7 +62,7 @@ def test_modules_of_the_group_take_what_they_share(
     assert_nowhere([API_KEY], {"output": run.output})
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", EXECUTION_MODES)
 def test_what_concerns_one_module_alone_is_no_default_for_the_group(playbooks: Playbooks, door: str) -> None:
     run = run_with(playbooks, door, {"force": True}, [{"name": "ask", INFO: {}, "ignore_errors": True}])
     assert "Unsupported parameters" in run.one("ask")["msg"] and "force" in run.one("ask")["msg"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from functional._documents import MODULES, PAGES, Reader, blocks, examples
-from functional._runs import CHECKOUT, Playbooks
+from support.playbook_runs import CHECKOUT, Playbooks
 
 # Those that are about numbers which are registered already.
 AFTERWARDS = {"docs/evidence.md", "kaleyra_flows_encryption_info"}

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from endpoint.client import Endpoint
-from endpoint.odd import Asked, OddEndpoint, Reply, healthy
-from functional._runs import DOORS, MODULE_DOOR, WORKER, KeyPair, Playbooks, assert_nowhere, secret_lines
+from support.endpoint.client import Endpoint
+from support.endpoint.misbehaving import Asked, MisbehavingEndpoint, Reply, healthy
+from support.playbook_runs import AS_A_MODULE, EXECUTION_MODES, WORKER, KeyPair, Playbooks, assert_nowhere, secret_lines
 
 PING = "kaleyra.whatsapp.flows_endpoint_ping"
 APP_SECRET = "Meta-App-Secret-5d1c0f"
@@ -24,7 +24,7 @@ APP_SECRET = "Meta-App-Secret-5d1c0f"
 
 def ping(name: str, door: str = WORKER, keywords: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
     task: dict[str, Any] = {"name": name, PING: options}
-    if door == MODULE_DOOR:
+    if door == AS_A_MODULE:
         task["environment"] = {"ASKS_FOR_A_PROCESS": "yes"}
     return {**task, **(keywords or {})}
 
@@ -64,12 +64,12 @@ def test_both_doors_come_to_the_same(playbooks: Playbooks, endpoint: Endpoint, k
         "empty url": {"url": "", "business_public_key": key.public},
         "unknown": {**given, "business_public_key": key.public, "sid": "x"},
     }
-    runs = {door: playbooks.run_tasks([ping(name, door, **options) for name, options in tasks.items()]) for door in DOORS}
+    runs = {door: playbooks.run_tasks([ping(name, door, **options) for name, options in tasks.items()]) for door in EXECUTION_MODES}
     # All but the options that Ansible itself refuses.
-    assert (runs[WORKER].modules.count("flows_endpoint_ping"), runs[MODULE_DOOR].modules.count("flows_endpoint_ping")) == (0, len(tasks))
+    assert (runs[WORKER].modules.count("flows_endpoint_ping"), runs[AS_A_MODULE].modules.count("flows_endpoint_ping")) == (0, len(tasks))
     results = {door: {name: steady(run.one(name)) for name in tasks} for door, run in runs.items()}
     for name in tasks:
-        worker, module = results[WORKER][name], results[MODULE_DOOR][name]
+        worker, module = results[WORKER][name], results[AS_A_MODULE][name]
         if name not in ("both", "neither", "empty url", "unknown"):  # Ansible's own words, which name the module in one case
             assert worker == module, name
         assert worker["failed"] == module["failed"] == (name not in ("active", "by path", "empty strings")), name
@@ -90,7 +90,7 @@ def test_both_doors_come_to_the_same(playbooks: Playbooks, endpoint: Endpoint, k
     assert results[WORKER]["other key"]["fingerprint"] == other_key.fingerprint
     for name in ("http", "timeout"):
         assert "cause" not in results[WORKER][name]
-    for door in DOORS:
+    for door in EXECUTION_MODES:
         assert "parameters are mutually exclusive: business_public_key|business_public_key_path" in results[door]["both"]["msg"]
         assert "one of the following is required: business_public_key, business_public_key_path" in results[door]["neither"]["msg"]
         assert "missing required arguments: url" in results[door]["empty url"]["msg"]
@@ -98,7 +98,7 @@ def test_both_doors_come_to_the_same(playbooks: Playbooks, endpoint: Endpoint, k
     assert endpoint.answered() == [*([200, 421, 432] * 3), 421, 432] * 2
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", EXECUTION_MODES)
 def test_check_mode_asks_too_and_nothing_is_ever_changed(playbooks: Playbooks, endpoint: Endpoint, key: KeyPair, door: str) -> None:
     tasks = [ping("ping", door, url=endpoint.url, app_secret=APP_SECRET, business_public_key=key.public)]
     for arguments in (["--check", "--diff"], ["--diff"]):
@@ -158,7 +158,7 @@ def test_in_the_background(playbooks: Playbooks, endpoint: Endpoint, key: KeyPai
 
 
 @pytest.mark.parametrize("callback", ["ansible.builtin.default", "ansible.posix.json"])
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", EXECUTION_MODES)
 def test_the_app_secret_and_a_private_key_are_nowhere(playbooks: Playbooks, key: KeyPair, door: str, callback: str) -> None:
     """Though the endpoint repeats the secret wherever it can."""
     ways = {
@@ -167,7 +167,7 @@ def test_the_app_secret_and_a_private_key_are_nowhere(playbooks: Playbooks, key:
         "body": lambda asked: Reply(200, APP_SECRET.encode()),
         "decrypted status": lambda asked: Reply(200, asked.answer({"data": {"status": f"no {APP_SECRET}"}})),
     }
-    endpoints = {name: OddEndpoint(key.private, behave) for name, behave in ways.items()}
+    endpoints = {name: MisbehavingEndpoint(key.private, behave) for name, behave in ways.items()}
     given: dict[str, Any] = {"business_public_key": key.public, "app_secret": "{{ app_secret }}"}
     tasks = [ping(name, door, url=endpoint.url, **given) for name, endpoint in endpoints.items()]
     somewhere: dict[str, Any] = {"url": endpoints["active"].url, "app_secret": "{{ app_secret }}"}
@@ -186,7 +186,7 @@ def test_the_app_secret_and_a_private_key_are_nowhere(playbooks: Playbooks, key:
     for endpoint in endpoints.values():
         endpoint.__exit__()
     # A private key gets as far as to no process.
-    assert run.modules.count("flows_endpoint_ping") == (6 if door == MODULE_DOOR else 0)
+    assert run.modules.count("flows_endpoint_ping") == (6 if door == AS_A_MODULE else 0)
     assert {name: run.one(name).get("cause") for name in ways} == {
         "active": None,
         "status line": "http_status",
@@ -198,7 +198,7 @@ def test_the_app_secret_and_a_private_key_are_nowhere(playbooks: Playbooks, key:
     for name in ("private key", "private key in a line"):
         assert "a PRIVATE key" in run.one(name)["msg"]
     assert len(endpoints["active"].requests) == 3
-    assert ('"module_args"' in run.stdout) == (door == MODULE_DOOR)
+    assert ('"module_args"' in run.stdout) == (door == AS_A_MODULE)
     secrets = [APP_SECRET, APP_SECRET[::-1], base64.b64encode(APP_SECRET.encode()).decode().rstrip("=")[:-1], *secret_lines(key.private)]
     assert_nowhere(secrets, {"the output": run.output, **playbooks.leftovers()})
 
@@ -221,7 +221,7 @@ def test_what_an_endpoint_says_is_never_a_template(playbooks: Playbooks, key: Ke
     def answer(asked: Asked) -> Reply:
         return Reply(body=asked.answer({"data": {"status": status}})) if asked.content else Reply(421)
 
-    with OddEndpoint(key.private, answer) as endpoint:
+    with MisbehavingEndpoint(key.private, answer) as endpoint:
         tasks = [
             ping("ping", keywords={"register": "flows_endpoint"}, url=endpoint.url, business_public_key=key.public),
             {"name": "use", "ansible.builtin.set_fact": {"said": "{{ flows_endpoint | dict2items | items2dict }}"}},

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from functional._runs import DOORS, SID, WA_500, KeyPair, Playbooks, assert_nowhere, new_number, secret_lines
-from simulator.client import Simulator
+from support.playbook_runs import EXECUTION_MODES, SID, WA_500, KeyPair, Playbooks, assert_nowhere, new_number, secret_lines
+from support.simulator.client import Simulator
 
 INFO = "kaleyra.whatsapp.kaleyra_flows_encryption_info"
 
@@ -43,7 +43,7 @@ def test_both_doors_tell_the_same_of_what_was_registered(playbooks: Playbooks, s
     }
     runs = {
         (door, *args): playbooks.run_tasks([info(name, door, **options) for name, options in ways.items()], *args)
-        for door, *args in (*((door,) for door in DOORS), ("worker", "--check"))
+        for door, *args in (*((door,) for door in EXECUTION_MODES), ("worker", "--check"))
     }
     told = []
     for (door, *dummy), run in runs.items():
@@ -84,7 +84,7 @@ def test_both_doors_refuse_the_same(playbooks: Playbooks, key: KeyPair) -> None:
         "no folder": ({"cache_path": "/dev/null"}, "cache_path /dev/null cannot be read: Not a directory"),
     }
     messages = []
-    for door in DOORS:
+    for door in EXECUTION_MODES:
         run = playbooks.run_tasks([info(name, door, **options) for name, (options, dummy) in wrong.items()])
         results = {name: run.one(name) for name in wrong}
         for name, (dummy, said) in wrong.items():

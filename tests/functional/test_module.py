@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from functional._runs import (
+from support.playbook_runs import (
     CLOSED_API_KEY,
     CLOSED_SID,
-    DOORS,
+    EXECUTION_MODES,
     SID,
     WA_400,
     WA_500,
     KeyPair,
     Playbooks,
-    assert_door,
+    assert_execution_mode,
     new_number,
 )
-from simulator.client import Simulator
+from support.simulator.client import Simulator
 
 
 def files_below(*folders: Path) -> dict[Path, tuple[bytes, int]]:
@@ -37,7 +37,7 @@ def test_check_and_real_runs_agree_and_the_second_of_each_changes_nothing(
 ) -> None:
     number = new_number()
     # The same number for both doors, so that their results can be compared as a whole: each has records of its own.
-    caches = {door: playbooks.folder / f"records-{door}" for door in DOORS}
+    caches = {door: playbooks.folder / f"records-{door}" for door in EXECUTION_MODES}
     tasks = [
         playbooks.task(door, door, phone_number=number, business_public_key=key.public, cache_path=str(cache))
         for door, cache in caches.items()
@@ -61,13 +61,13 @@ def test_check_and_real_runs_agree_and_the_second_of_each_changes_nothing(
     }
 
     run = playbooks.run_tasks(tasks, "--diff", "--check")
-    assert {door: run.one(door) for door in DOORS} == dict.fromkeys(DOORS, to_do)
+    assert {door: run.one(door) for door in EXECUTION_MODES} == dict.fromkeys(EXECUTION_MODES, to_do)
     assert run.modules == ["kaleyra_flows_encryption"]  # of the two tasks, one needed a process
     assert simulator.count() == 0
     assert not any(cache.exists() for cache in (*caches.values(), playbooks.default_cache))
 
     run = playbooks.run_tasks(tasks, "--diff")
-    assert {door: run.one(door) for door in DOORS} == {door: {**to_do, **answered} for door in DOORS}
+    assert {door: run.one(door) for door in EXECUTION_MODES} == {door: {**to_do, **answered} for door in EXECUTION_MODES}
     assert run.changed() == 2
     assert "+++ after" in run.stdout
     assert run.stdout.count(f'+    "fingerprint": "{key.fingerprint}"') == 2
@@ -77,17 +77,17 @@ def test_check_and_real_runs_agree_and_the_second_of_each_changes_nothing(
 
     for mode in (["--check"], []):
         run = playbooks.run_tasks(tasks, "--diff", *mode)
-        assert {door: run.one(door) for door in DOORS} == dict.fromkeys(DOORS, nothing_to_do)
+        assert {door: run.one(door) for door in EXECUTION_MODES} == dict.fromkeys(EXECUTION_MODES, nothing_to_do)
         assert run.changed() == 0
         assert simulator.count() == 2
         assert files_below(*caches.values()) == written
 
     # Diff is for diff mode alone.
     run = playbooks.run_tasks(tasks, "--check")
-    assert all("diff" not in run.one(door) for door in DOORS)
+    assert all("diff" not in run.one(door) for door in EXECUTION_MODES)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", EXECUTION_MODES)
 def test_results_of_each_kind_of_answer_and_what_the_next_run_makes_of_it(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair, door: str
 ) -> None:
@@ -119,7 +119,7 @@ def test_results_of_each_kind_of_answer_and_what_the_next_run_makes_of_it(
             task("kept", "refused", other_key, api_key="Not-The-Key-Of-This-Account"),
         ]
     )
-    assert_door(run, door)
+    assert_execution_mode(run, door)
     assert run.rc == 0  # every failure was ignored
 
     def result(name: str, task_name: str | None = None, **others: Any) -> dict[str, Any]:

@@ -10,24 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from functional._runs import (
+from support.playbook_runs import (
     API_KEY,
-    DOORS,
-    MODULE_DOOR,
+    AS_A_MODULE,
+    EXECUTION_MODES,
     SID,
     WORKER,
     KeyPair,
     Playbooks,
     Run,
-    assert_door,
+    assert_execution_mode,
     assert_nowhere,
     new_number,
     openssl,
     secret_lines,
 )
-from simulator.client import Simulator
+from support.simulator.client import Simulator
 
-pytestmark = pytest.mark.parametrize("door", DOORS)
+pytestmark = pytest.mark.parametrize("door", EXECUTION_MODES)
 
 FEW = ("two keys", "no host", "no credentials", "unknown option", "api_key", "no integer")
 
@@ -59,7 +59,7 @@ def test_empty_strings_and_the_environment(playbooks: Playbooks, simulator: Simu
         ],
         env={"KALEYRA_API_URL": simulator.url, "KALEYRA_SID": SID, "KALEYRA_API_KEY": API_KEY, "KALEYRA_POD": ""},
     )
-    assert_door(run, door)
+    assert_execution_mode(run, door)
     assert run.one("all from the environment")["reason"] == "absent"
     assert simulator.registered() == {SID: {number: key.fingerprint}}
     # The default of cache_path counted, not the empty string.
@@ -130,7 +130,7 @@ def test_numbers_that_yaml_and_ini_turn_into_integers(playbooks: Playbooks, simu
     run = playbooks.run(
         str(playbook), f"here ansible_connection=local ini_number={names['ini']}\n", variables={"public_key": key.public}
     )
-    assert_door(run, door)
+    assert_execution_mode(run, door)
     assert {name: run.one(name)["phone_number"] for name in names} == names
     assert simulator.registered() == {SID: dict.fromkeys(names.values(), key.fingerprint)}
 
@@ -190,11 +190,11 @@ def test_options_that_are_refused_before_anything_is_sent(
         "no file": ("missing.pem", "No such file"),
         "ca_path": ("ca_path", "missing.pem"),
     }
-    if door == MODULE_DOOR:
+    if door == AS_A_MODULE:
         # Each takes a process. What differs is who looks first at the arguments, so a few of each kind will do.
         expected = {name: words for name, words in expected.items() if name in FEW}
     run = playbooks.run_tasks([task for task in tasks if task["name"] in expected], "-vvvv")
-    assert_door(run, door)
+    assert_execution_mode(run, door)
     assert_messages(run, expected)
     assert "Secret-With" not in run.output
     assert simulator.count() == 0
@@ -203,7 +203,7 @@ def test_options_that_are_refused_before_anything_is_sent(
 
 def test_each_pod_is_asked_at_its_own_domain(playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: str) -> None:
     domains = {"in": "api.in.kaleyra.io", "sg": "api.kaleyra.io", "eu": "api.eu.kaleyra.io", "na": "api.na.kaleyra.ai"}
-    if door == MODULE_DOOR:  # the proxy is what differs there
+    if door == AS_A_MODULE:  # the proxy is what differs there
         domains = {"eu": domains["eu"]}
     run = playbooks.run_tasks(
         [
@@ -213,7 +213,7 @@ def test_each_pod_is_asked_at_its_own_domain(playbooks: Playbooks, simulator: Si
         # A proxy where nobody listens: nothing leaves this machine, whatever network it has.
         env={"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": ""},
     )
-    assert_door(run, door)
+    assert_execution_mode(run, door)
     for pod, domain in domains.items():
         result = run.one(pod)
         assert f" {domain} gave no answer: proxy: Connection refused." in result["msg"]
@@ -269,11 +269,11 @@ def test_when_a_key_on_record_is_registered_again(
         "known, and forced": ("forced", mine, 1),
         "another is known": ("different", theirs, 1),
     }
-    if door == MODULE_DOOR:  # a process each
+    if door == AS_A_MODULE:  # a process each
         few = ("first", "fresh", "old", "other key", "known, and forced")
         expected = {name: outcome for name, outcome in expected.items() if name in few}
     run = playbooks.run_tasks([task for task in tasks if task["name"] in expected])
-    assert_door(run, door)
+    assert_execution_mode(run, door)
     results = {name: run.one(name) for name in expected}
     assert {name: (r["reason"], r["previous_fingerprint"], r["attempts"]) for name, r in results.items()} == expected
     assert simulator.registered() == {SID: {number: theirs, unknown: mine}}
@@ -290,7 +290,7 @@ def test_records_that_cannot_be_read_or_written(playbooks: Playbooks, simulator:
         return playbooks.task(name, door, business_public_key=key.public, **options)
 
     run = playbooks.run_tasks([task("first"), task("no folder", phone_number=refused, cache_path=str(in_its_place))])
-    assert_door(run, door)
+    assert_execution_mode(run, door)
     assert_messages(run, {"no folder": ("cache_path", str(in_its_place), "known_fingerprint")})
     assert simulator.count() == 1  # nothing that could not be put on record was sent
     assert in_its_place.read_text() == "not a folder\n"
@@ -333,7 +333,7 @@ def test_keys_that_the_api_does_not_take_are_refused(
     }
     tasks = []
     for number, (name, (text, dummy)) in enumerate(keys.items()):
-        if door == MODULE_DOOR and name not in ("1024 bits", "private key", "private key after a public one"):
+        if door == AS_A_MODULE and name not in ("1024 bits", "private key", "private key after a public one"):
             continue
         # Every second one by way of a file.
         options: dict[str, Any] = {"business_public_key": text}
@@ -348,7 +348,7 @@ def test_keys_that_the_api_does_not_take_are_refused(
     keys["one line"] = (one_line, ["a PRIVATE key"])
     run = playbooks.run_tasks(tasks, "-vvvv", "--diff")
     # Not how often: what is wrong need not come as far as to a process.
-    assert ("kaleyra_flows_encryption" in run.modules) == (door == MODULE_DOOR)
+    assert ("kaleyra_flows_encryption" in run.modules) == (door == AS_A_MODULE)
     assert_messages(run, {task["name"]: tuple(keys[task["name"]][1]) for task in tasks})
     assert simulator.count() == 0
     secrets = [*secret_lines(key.private), *secret_lines(keys["encrypted private key"][0])]

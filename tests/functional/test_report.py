@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from functional._runs import API_KEY, SID, WA_500, KeyPair, Playbooks, assert_nowhere, new_number, secret_lines
-from simulator.client import Simulator
+from support.playbook_runs import API_KEY, SID, WA_500, KeyPair, Playbooks, assert_nowhere, new_number, secret_lines
+from support.simulator.client import Simulator
 
 ROLE = "kaleyra.whatsapp.flows_encryption"
 REGISTER = "kaleyra.whatsapp.flows_encryption"
@@ -250,9 +250,9 @@ def test_proofs_of_endpoints_are_in_it_without_what_may_be_secret(fleet: Fleet) 
     url = "https://user:Pa55-word@flows.example.com:8443/e?token=T0ken#f"
     proof = {"url": url, "active": True, "latency_ms": 37, "fingerprint": fleet.key.fingerprint}
     hosts = {
-        numbers[0]: {"flows_encryption_endpoint_proof": {**proof, "app_secret": "App-Secret"}},
-        numbers[1]: {"flows_encryption_endpoint_proof": proof},
-        numbers[2]: {"flows_encryption_endpoint_proof": {"url": "https://other.example.com/<b>", "active": False}},
+        numbers[0]: {"flows_encryption_endpoint_verification": {**proof, "app_secret": "App-Secret"}},
+        numbers[1]: {"flows_encryption_endpoint_verification": proof},
+        numbers[2]: {"flows_encryption_endpoint_verification": {"url": "https://other.example.com/<b>", "active": False}},
     }
     run = fleet.playbooks.run(REPORT, {"all": {"hosts": hosts, "vars": fleet.variables}})
     assert run.rc == 0, run.output

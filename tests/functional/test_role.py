@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from functional._runs import API_KEY, SID, WA_400, KeyPair, Playbooks, Run, fingerprint_of, new_number, openssl
-from simulator.client import Simulator
+from support.playbook_runs import API_KEY, SID, WA_400, KeyPair, Playbooks, Run, fingerprint_of, new_number, openssl
+from support.simulator.client import Simulator
 
 ROLE = "kaleyra.whatsapp.flows_encryption"
 MAKE = "Make the private key"
@@ -66,7 +66,7 @@ def keys_made(run: Run) -> int:
     return sum(outcome.facts["changed"] for outcome in run.of(MAKE))
 
 
-MANNERS: dict[str, Any] = {
+INVOCATIONS: dict[str, Any] = {
     "roles": [{"hosts": "all", "gather_facts": False, "roles": [ROLE]}],
     # This one gathers facts, from hosts that are there.
     "include_role": [
@@ -88,7 +88,7 @@ MANNERS: dict[str, Any] = {
 LATER_RUNS: dict[str, list[list[str]]] = {"roles": [["--check"], []], "playbook": [[]]}
 
 
-@pytest.mark.parametrize("manner", MANNERS)
+@pytest.mark.parametrize("manner", INVOCATIONS)
 def test_check_real_check_real_however_the_role_is_used(playbooks: Playbooks, simulator: Simulator, manner: str) -> None:
     """Numbers as hosts, with and without plus, and as a list on a host, in an INI inventory as people write it."""
     plus, digits, one, two = (new_number() for dummy in range(4))
@@ -106,7 +106,7 @@ def test_check_real_check_real_however_the_role_is_used(playbooks: Playbooks, si
     )
     hosts = {plus, digits.removeprefix("+"), "shops"}
 
-    run = playbooks.run(MANNERS[manner], inventory, "--check", "--diff")
+    run = playbooks.run(INVOCATIONS[manner], inventory, "--check", "--diff")
     assert run.rc == 0, run.output
     assert {host for host, counts in run.recap.items() if counts["changed"]} == hosts
     said = " ".join(o.facts["msg"] for o in run.outcomes if o.action.endswith("debug") and o.status == "ok")
@@ -116,7 +116,7 @@ def test_check_real_check_real_however_the_role_is_used(playbooks: Playbooks, si
     assert not (playbooks.folder / "keys").exists()
     assert not cache.exists()
 
-    run = playbooks.run(MANNERS[manner], inventory, "--diff")
+    run = playbooks.run(INVOCATIONS[manner], inventory, "--diff")
     assert run.rc == 0, run.output
     assert len(run.of(MAKE)) == keys_made(run) == 1
     assert reasons(run) == dict.fromkeys((plus, digits, one, two), "absent")
@@ -133,7 +133,7 @@ def test_check_real_check_real_however_the_role_is_used(playbooks: Playbooks, si
     content = private.read_bytes()
 
     for arguments in LATER_RUNS.get(manner, ()):
-        run = playbooks.run(MANNERS[manner], inventory, "--diff", *arguments)
+        run = playbooks.run(INVOCATIONS[manner], inventory, "--diff", *arguments)
         assert run.rc == 0, run.output
         assert run.changed() == 0, run.output
         assert reasons(run) == dict.fromkeys((plus, digits, one, two), "up_to_date")

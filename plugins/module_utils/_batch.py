@@ -1,0 +1,180 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: it can change in any release.
+
+"""Makes many numbers carry one public key in one task, and tells of each what came of it."""
+
+from __future__ import annotations
+
+import math
+import time
+import typing as t
+
+from ._errors import InvalidInput, KaleyraError, SomeFailed, require_range
+from ._http import MAX_CALLS
+from ._phone_number import normalise_phone_number
+from ._rate_limit import RateLimiter
+from ._record import KnownKey, RecordFile, has_leftovers
+from ._registration import Registration, state_after, state_before
+from ._threads import for_each_in_threads
+
+# Seconds between two words on how far it is.
+_PROGRESS_INTERVAL = 10.0
+
+# Numbers in a list up to which each number's own look for litter is cheaper than one into the folder.
+_BULK_THRESHOLD = 100
+
+# In the one message for all: how many causes are told, and how many numbers that share one.
+_CAUSES, _EXAMPLES = 3, 3
+
+Result = dict[str, t.Any]
+_Job = tuple[t.Union[KnownKey, RecordFile], Result]
+
+
+def register_batch(params: t.Mapping[str, t.Any], *, check_mode: bool, progress: t.Callable[[str], None]) -> Result:
+    """Bring all numbers to carry the key, and return the task's result, ``warnings`` and ``diff`` included.
+
+    :param params: the module's options, None for what was not given
+    :param progress: called now and then while it takes long, with a few words on how far it is
+    :raises SomeFailed: every number was tried
+    :raises KaleyraError: nothing was sent for any of them
+    """
+    concurrency, rate = params["concurrency"], params["max_requests_per_second"]
+    require_range("concurrency", concurrency, 1, MAX_CALLS)
+    if rate is not None and not 0.001 <= rate < math.inf:
+        raise InvalidInput(f"max_requests_per_second is {rate:g}, but must be 0.001 or more. Leave it out for no limit.")
+    rate_limiter = RateLimiter(rate)
+    registration = Registration(params, rate_limiter)
+    warnings: list[tuple[str, str]] = []
+    results, jobs = _plan(registration, params["phone_numbers"], warnings, check_mode)
+    if jobs:
+        try:
+            # What all of them need, once for all.
+            registration.key.require_rsa_2048()
+            if not check_mode:
+                registration.api.prepare()
+        except KaleyraError as exc:
+            for dummy, result in jobs:
+                _fail(result, exc)
+        else:
+            if not check_mode:
+                _apply(registration, jobs, concurrency, rate_limiter, warnings, progress)
+    outcome = {
+        "changed": any(result["changed"] for result in results),
+        "fingerprint": registration.fingerprint,
+        "attempts": sum(result["attempts"] for result in results),
+        "numbers": results,
+        "warnings": _summed_up(warnings),
+    }
+    failed = [result for result in results if "failed" in result]
+    if failed:
+        raise SomeFailed(_message(failed, len(results)), **outcome)
+    changed = [result for result in results if result["changed"]]
+    return {
+        **outcome,
+        "diff": {
+            "before": {result["phone_number"]: state_before(result) for result in changed},
+            "after": {result["phone_number"]: state_after(result) for result in changed},
+        },
+    }
+
+
+def _plan(
+    registration: Registration, phone_numbers: t.Sequence[str], warnings: list[tuple[str, str]], check_mode: bool
+) -> tuple[list[Result], list[_Job]]:
+    """Return the result of each number as things stand, and what is to be done. Without threads: reading is all there is to do."""
+    results: dict[str, Result] = {}
+    jobs: list[_Job] = []
+    tidies = not check_mode and (len(phone_numbers) < _BULK_THRESHOLD or has_leftovers(registration.cache_path))
+    for text in phone_numbers:
+        try:
+            phone_number = normalise_phone_number(text)
+        except InvalidInput as exc:
+            nothing = {"phone_number": text, "fingerprint": registration.fingerprint, "previous_fingerprint": None, "reason": None, "attempts": 0}
+            _fail(results.setdefault(text, nothing), exc)
+            continue
+        if phone_number in results:
+            continue
+        known = registration.known(phone_number)
+        plan = registration.plan(known)
+        results[phone_number] = result = registration.initial_result(plan, phone_number)
+        if plan.warning:
+            warnings.append((phone_number, plan.warning))
+        if plan.changed:
+            jobs.append((known, result))
+        elif tidies:
+            known.remove_leftover()
+    return list(results.values()), jobs
+
+
+def _apply(
+    registration: Registration,
+    jobs: list[_Job],
+    concurrency: int,
+    rate_limiter: RateLimiter,
+    warnings: list[tuple[str, str]],
+    progress: t.Callable[[str], None],
+) -> None:
+    planned = set(warnings)
+
+    def apply(job: _Job) -> None:
+        known, result = job
+        try:
+            told = registration.apply(known, result)
+        except KaleyraError as exc:
+            _fail(result, exc)
+        else:
+            warnings.extend(each for each in ((result["phone_number"], text) for text in told) if each not in planned)
+
+    done = failed = 0
+    said = time.monotonic()
+
+    def tick(job: _Job | None) -> None:
+        nonlocal done, failed, said
+        if job:
+            done += 1
+            failed += "failed" in job[1]
+        now = time.monotonic()
+        if now - said >= _PROGRESS_INTERVAL:
+            said = now
+            progress(f"{done} of {len(jobs)} numbers done, {failed} failed")
+
+    for_each_in_threads(jobs, apply, threads=concurrency, rate_limiter=rate_limiter, tick=tick)
+
+
+def _fail(result: Result, exc: KaleyraError) -> None:
+    result.update({**exc.details, "changed": False, "failed": True, "msg": str(exc)})
+
+
+def _message(failed: list[Result], total: int) -> str:
+    """What happened and what to do, for all that failed: each cause in the words of the first number that has it."""
+    if total == 1:
+        return str(failed[0]["msg"])
+    causes: dict[str, list[Result]] = {}
+    for result in failed:
+        causes.setdefault(result["msg"].replace(result["phone_number"], ""), []).append(result)
+    told = [f"{len(failed)} of {total} numbers failed."]
+    for alike in sorted(causes.values(), key=len, reverse=True)[:_CAUSES]:
+        told.append(alike[0]["msg"])
+        if len(alike) > 1:
+            told.append(f"(The same: {_join_numbers([result['phone_number'] for result in alike[1:]])}.)")
+    if len(causes) > _CAUSES:
+        told.append(f"Further causes: {len(causes) - _CAUSES}.")
+    told.append("Each number's own outcome is in numbers.")
+    return " ".join(told)
+
+
+def _summed_up(warnings: list[tuple[str, str]]) -> list[str]:
+    """One warning for all numbers that share a text."""
+    texts: dict[str, list[str]] = {}
+    for phone_number, text in warnings:
+        texts.setdefault(text, []).append(phone_number)
+    return [f"{_join_numbers(numbers)}: {text}" for text, numbers in texts.items()]
+
+
+def _join_numbers(numbers: list[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(numbers) - _EXAMPLES} more" if len(numbers) > _EXAMPLES else ""
+    return ", ".join(number[:40] for number in numbers[:_EXAMPLES]) + more

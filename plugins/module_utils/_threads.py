@@ -1,0 +1,68 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: it can change in any release.
+
+"""Threads that share a list of work."""
+
+from __future__ import annotations
+
+import collections
+import queue
+import threading
+import typing as t
+
+from ._rate_limit import Cancelled, RateLimiter
+
+T = t.TypeVar("T")
+
+
+def for_each_in_threads(
+    items: t.Iterable[T], work: t.Callable[[T], None], *, threads: int, rate_limiter: RateLimiter, tick: t.Callable[[T | None], None]
+) -> None:
+    """Do the work for each item, in so many threads at most; return when all is done.
+
+    All else is done in the thread that calls: it alone gets signals, as that of Ansible's time limit for a task, and whatever ends it
+    lets no further item start.
+
+    :param rate_limiter: says when the next item may start
+    :param tick: called for each item that is done, and with None each second or so
+    :raises BaseException: what the work for an item raised
+    """
+    todo = collections.deque(items)
+    left = len(todo)
+    ended: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            while todo:
+                rate_limiter.wait()
+                try:
+                    item = todo.popleft()
+                except IndexError:  # another thread was sooner
+                    return
+                work(item)
+                ended.put((item, None))
+        except Cancelled:
+            pass
+        except BaseException as exc:
+            ended.put((None, exc))
+
+    try:
+        for dummy in range(min(threads, left)):
+            # Daemons: a process that is to end does not wait for them, whatever they wait for.
+            threading.Thread(target=run, daemon=True).start()
+        while left:
+            try:
+                item, error = ended.get(timeout=1)
+            except queue.Empty:
+                tick(None)
+                continue
+            if error:
+                raise error
+            left -= 1
+            tick(item)
+    finally:
+        todo.clear()
+        rate_limiter.stop()

@@ -1,0 +1,395 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Answers that are lost or refused, in the orders that hurt: one table, gone through by the core and through both doors."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _record
+from support.playbook_runs import EXECUTION_MODES, WORKER, Playbooks, Run, assert_execution_mode
+from support.processes import API_KEY, SID, Key, options, register
+from support.simulator.client import Simulator
+
+# What the API does with one request.
+OK: dict[str, Any] = {
+    "do": "answer",
+    "status": 200,
+    "apply": True,
+    "body": {"code": "WA-200", "message": "Request Processed Successfully", "data": {"success": True}, "error": {}},
+}
+LOST: dict[str, Any] = {"do": "reset", "apply": True}
+"""Applied, and the answer lost."""
+NOT_READ: dict[str, Any] = {"do": "reset", "unread": True}
+"""Not applied, but who sent it cannot know."""
+DENIED: dict[str, Any] = {"do": "answer", "status": 401, "body": {"code": "RBC001", "message": "Incorrect SID or API key.", "data": []}}
+BAD: dict[str, Any] = {"do": "answer", "status": 400, "body": {"code": "WA-400", "message": "Refer to correct payload format"}}
+BROKEN: dict[str, Any] = {"do": "answer", "status": 500, "body": {"code": "WA-500", "message": "Please try again later"}}
+BROKEN_APPLIED: dict[str, Any] = {**BROKEN, "apply": True}
+NO_PROOF: dict[str, Any] = {"do": "answer", "status": 200, "apply": True, "body": {"code": "WA-200", "data": {"success": "true"}}}
+BUSY: dict[str, Any] = {"do": "answer", "status": 429, "headers": {"Retry-After": "0"}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One run of the task.
+
+    :param key: 1, 2 or 3: the key that is wanted
+    :param answers: what each request meets; no more and no fewer requests may come
+    :param outcome: of a failure, ``unknown`` or ``rejected``
+    :param known: 1, 2 or 3: the key whose fingerprint the caller gives in ``known_fingerprint``
+    """
+
+    key: int
+    reason: str
+    answers: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    outcome: str | None = None
+    previous: int | None = None
+    known: int | None = None
+    retries: int = 0
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def first(key: int = 1) -> Step:
+    return Step(key, "absent", [OK])
+
+
+def settled(key: int) -> list[Step]:
+    """After a success: it counts, nothing is sent."""
+    return [Step(key, "up_to_date", previous=key)]
+
+
+def registered_again(key: int) -> list[Step]:
+    return [Step(key, "unconfirmed", [OK]), *settled(key)]
+
+
+SCENARIOS: dict[str, list[Step]] = {
+    "K1; K2 lost; back to K1 must register": [
+        first(), Step(2, "different", [LOST], "unknown", previous=1), *registered_again(1),
+    ],
+    "K1; K2 never read; back to K1 must register": [
+        first(), Step(2, "different", [NOT_READ], "unknown", previous=1), *registered_again(1),
+    ],
+    "K1; K2 lost; K2 again must register": [
+        first(), Step(2, "different", [LOST], "unknown", previous=1), *registered_again(2),
+    ],
+    "K1; K2 refused; K1 still counts": [
+        first(), Step(2, "different", [DENIED], "rejected", previous=1), *settled(1),
+    ],
+    "K1; K2 refused twice, each in its own way; K1 still counts, K2 must register": [
+        first(), Step(2, "different", [DENIED], "rejected", previous=1), Step(2, "different", [BAD], "rejected", previous=1),
+        *settled(1), Step(2, "different", [OK], previous=1), *settled(2),
+    ],
+    "K1; K2 lost; K3 refused; K2 must register": [
+        first(), Step(2, "different", [LOST], "unknown", previous=1), Step(3, "unconfirmed", [DENIED], "rejected"), *registered_again(2),
+    ],
+    "K1; K2 lost; K3 refused; K1 must register": [
+        first(), Step(2, "different", [LOST], "unknown", previous=1), Step(3, "unconfirmed", [DENIED], "rejected"), *registered_again(1),
+    ],
+    "K1; K2 lost; K2 refused; K2 must register": [
+        first(), Step(2, "different", [LOST], "unknown", previous=1), Step(2, "unconfirmed", [DENIED], "rejected"), *registered_again(2),
+    ],
+    "K1; K2 lost; K3 lost; K1 must register": [
+        first(), Step(2, "different", [LOST], "unknown", previous=1), Step(3, "unconfirmed", [LOST], "unknown"), *registered_again(1),
+    ],
+    "K1; K2 refused; K3 lost; K1 must register": [
+        first(), Step(2, "different", [DENIED], "rejected", previous=1), Step(3, "different", [LOST], "unknown", previous=1),
+        *registered_again(1),
+    ],
+    "nothing; K1 refused; K1 must register as before": [Step(1, "absent", [DENIED], "rejected"), first(), *settled(1)],
+    "nothing; K1 lost; K1 must register": [Step(1, "absent", [LOST], "unknown"), *registered_again(1)],
+    "nothing; K1 lost; K2 refused; K1 must register": [
+        Step(1, "absent", [LOST], "unknown"), Step(2, "unconfirmed", [DENIED], "rejected"), *registered_again(1),
+    ],
+    # --- several attempts in one run
+    "K1; K2 lost, then denied: unknown, K1 must register": [
+        first(), Step(2, "different", [LOST, DENIED], "unknown", previous=1, retries=2), *registered_again(1),
+    ],
+    "K1; K2 500 but applied, then denied: unknown, K1 must register": [
+        first(), Step(2, "different", [BROKEN_APPLIED, DENIED], "unknown", previous=1, retries=1), *registered_again(1),
+    ],
+    "K1; K2 throttled, then denied: rejected, K1 still counts": [
+        first(), Step(2, "different", [BUSY, DENIED], "rejected", previous=1, retries=1), *settled(1),
+    ],
+    "K1; K2 throttled, then lost: unknown, K1 must register": [
+        first(), Step(2, "different", [BUSY, LOST], "unknown", previous=1, retries=1), *registered_again(1),
+    ],
+    "K1; K2 lost, then fine: settled": [first(), Step(2, "different", [LOST, OK], previous=1, retries=1), *settled(2)],
+    "K1; K2 500 for good: unknown, K1 must register": [
+        first(), Step(2, "different", [BROKEN], "unknown", previous=1), *registered_again(1),
+    ],
+    "K1; K2 200 without proof: unknown and not tried again, K1 must register": [
+        first(), Step(2, "different", [NO_PROOF], "unknown", previous=1, retries=3), *registered_again(1),
+    ],
+    # --- known_fingerprint: the caller is the record, so he has to keep what the record would keep. After success, the result's
+    # fingerprint. After `rejected`, what he knew. After `unknown`, nothing: he must ask for force until a run succeeds. The
+    # step "what is told is believed" is what happens to the caller who does not.
+    "caller: K1 known; K2 refused; K1 still counts": [
+        Step(2, "different", [DENIED], "rejected", previous=1, known=1), Step(1, "up_to_date", previous=1, known=1),
+    ],
+    "caller: K1 known; K2 lost; K1 by force": [
+        Step(2, "different", [LOST], "unknown", previous=1, known=1),
+        Step(1, "forced", [OK], previous=1, known=1, options={"force": True}), Step(1, "up_to_date", previous=1, known=1),
+    ],
+    "caller: K1 known; K2 lost; K2 again must register": [
+        Step(2, "different", [LOST], "unknown", previous=1, known=1), Step(2, "different", [OK], previous=1, known=1),
+        Step(2, "up_to_date", previous=2, known=2),
+    ],
+    "caller: K1 known; K2 lost; what is told is believed": [
+        Step(2, "different", [LOST], "unknown", previous=1, known=1), Step(1, "up_to_date", previous=1, known=1),
+    ],
+    "caller: K1 known; K2 lost, then denied: unknown": [
+        Step(2, "different", [LOST, DENIED], "unknown", previous=1, known=1, retries=1),
+        Step(1, "forced", [OK], previous=1, known=1, options={"force": True}),
+    ],
+    # Leaving known_fingerprint out is not enough where a record of earlier days stands: it was not touched, and counts again.
+    "caller: an earlier record, not touched by what he tells, is believed when he tells no more": [
+        first(), Step(2, "different", [LOST], "unknown", previous=3, known=3), Step(1, "up_to_date", previous=1),
+    ],
+    # --- cache_valid_time: 0 makes every record an old one
+    "K1 expired; K2 refused; K1 is as expired as before, and counts without the limit": [
+        first(), Step(2, "different", [DENIED], "rejected", previous=1, options={"cache_valid_time": 0}),
+        Step(1, "expired", [DENIED], "rejected", previous=1, options={"cache_valid_time": 0}), *settled(1),
+    ],
+    "K1 expired; K1 lost; K1 must register, limit or not": [
+        first(), Step(1, "expired", [LOST], "unknown", previous=1, options={"cache_valid_time": 0}),
+        Step(1, "unconfirmed", [LOST], "unknown", options={"cache_valid_time": 10**6}), *registered_again(1),
+    ],
+    "K1 expired; K2 lost; K1 must register": [
+        first(), Step(2, "different", [LOST], "unknown", previous=1, options={"cache_valid_time": 0}), *registered_again(1),
+    ],
+    "caller: what he knows does not age": [Step(1, "up_to_date", previous=1, known=1, options={"cache_valid_time": 0})],
+    # --- force
+    "K1; K1 forced and refused; K1 still counts": [
+        first(), Step(1, "forced", [DENIED], "rejected", previous=1, options={"force": True}), *settled(1),
+    ],
+    "K1; K1 forced and lost; K1 must register": [
+        first(), Step(1, "forced", [LOST], "unknown", previous=1, options={"force": True}), *registered_again(1),
+    ],
+    "K1; K2 forced and lost; K1 must register": [
+        first(), Step(2, "different", [LOST], "unknown", previous=1, options={"force": True}), *registered_again(1),
+    ],
+    "K1; K2 lost; K2 forced and refused; K2 must register": [
+        first(), Step(2, "different", [LOST], "unknown", previous=1),
+        Step(2, "unconfirmed", [DENIED], "rejected", options={"force": True}), *registered_again(2),
+    ],
+}
+
+BELIEVED = {name for name in SCENARIOS if "is believed" in name}
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("KALEYRA_") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def _ambiguity_simulator() -> Iterator[Simulator]:
+    with Simulator({SID: API_KEY}) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def simulator(_ambiguity_simulator: Simulator) -> Simulator:
+    _ambiguity_simulator.reset()
+    return _ambiguity_simulator
+
+
+@pytest.fixture(scope="module")
+def keys() -> dict[int, Key]:
+    return {number: Key.make() for number in (1, 2, 3)}
+
+
+NUMBERS = {name: f"+{919_700_000_000 + index}" for index, name in enumerate(SCENARIOS)}
+
+
+def orders(names: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """The API's misbehaviour in all steps, one request after the other."""
+    return {NUMBERS[name]: [answer for step in SCENARIOS[name] for answer in step.answers] for name in names}
+
+
+def task_options(step: Step, keys: dict[int, Key]) -> dict[str, Any]:
+    known = {"known_fingerprint": keys[step.known].fingerprint} if step.known else {}
+    return {"business_public_key": keys[step.key].public, "retries": step.retries, **known, **step.options}
+
+
+def assert_step(step: Step, result: dict[str, Any], keys: dict[int, Key]) -> None:
+    seen = {name: result.get(name) for name in ("reason", "attempts", "outcome", "previous_fingerprint", "fingerprint", "changed")}
+    assert seen == {
+        "reason": step.reason,
+        "attempts": len(step.answers),
+        "outcome": step.outcome,
+        "previous_fingerprint": keys[step.previous].fingerprint if step.previous else None,
+        "fingerprint": keys[step.key].fingerprint,
+        "changed": bool(step.answers) and not step.outcome,
+    }, result
+    assert bool(result.get("failed")) == bool(step.outcome)
+
+
+def assert_end(name: str, simulator: Simulator, keys: dict[int, Key]) -> None:
+    """Whatever the last step left to be believed is so."""
+    last, sent = SCENARIOS[name][-1], [step for step in SCENARIOS[name] if OK in step.answers or LOST in step.answers]
+    held = simulator.registered().get(SID, {}).get(NUMBERS[name])
+    if last.reason == "up_to_date" and sent and not last.known and not any(step.known for step in SCENARIOS[name]):
+        assert held == keys[last.key].fingerprint
+    if name in BELIEVED:
+        assert held == keys[2].fingerprint  # though the last run found K1 in place, on the caller's word
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_ambiguity_by_the_core(name: str, simulator: Simulator, keys: dict[int, Key], tmp_path: Path) -> None:
+    simulator.faults(orders([name]))
+    sent = 0
+    for step in SCENARIOS[name]:
+        given = task_options(step, keys)
+        params = options(simulator.url, tmp_path / "records", NUMBERS[name], given.pop("business_public_key"), **given)
+        # A rehearsal gives the same reason, and does nothing.
+        rehearsed = register(params, check_mode=True)
+        assert (rehearsed["reason"], rehearsed["changed"], rehearsed["attempts"]) == (step.reason, bool(step.answers), 0)
+        assert simulator.count() == sent
+        assert_step(step, register(params), keys)
+        sent += len(step.answers)
+        assert simulator.count() == sent
+    assert_end(name, simulator, keys)
+    if all(step.known for step in SCENARIOS[name]):
+        assert not (tmp_path / "records").exists()  # what the caller knows is kept by him alone
+
+
+# Those that go through the module's door too, where each step costs a process.
+THROUGH_BOTH = [
+    "K1; K2 lost; back to K1 must register",
+    "K1; K2 lost; K2 again must register",
+    "K1; K2 refused; K1 still counts",
+    "K1; K2 lost; K3 refused; K2 must register",
+    "K1; K2 lost, then denied: unknown, K1 must register",
+    "caller: K1 known; K2 refused; K1 still counts",
+    "caller: K1 known; K2 lost; K1 by force",
+    "K1 expired; K2 refused; K1 is as expired as before, and counts without the limit",
+    "K1 expired; K1 lost; K1 must register, limit or not",
+    "K1; K1 forced and refused; K1 still counts",
+    "K1; K1 forced and lost; K1 must register",
+]
+
+
+@pytest.mark.parametrize("door", EXECUTION_MODES)
+def test_ambiguity_through_a_door(
+    door: str, tmp_path: Path, simulator: Simulator, keys: dict[int, Key]
+) -> None:
+    """One run, a host for each scenario, a task for each step."""
+    names = list(SCENARIOS) if door == WORKER else THROUGH_BOTH
+    simulator.faults(orders(names))
+    playbooks = Playbooks(tmp_path, simulator.url)
+    hosts = {
+        NUMBERS[name]: {"ansible_connection": "local", "steps": [task_options(step, keys) for step in SCENARIOS[name]]}
+        for name in names
+    }
+    optional = ("known_fingerprint", "cache_valid_time", "force")
+    tasks = [
+        playbooks.task(
+            f"step {index}",
+            door,
+            {"when": f"steps | length > {index}", "ignore_errors": True},
+            phone_number="{{ inventory_hostname }}",
+            business_public_key=f"{{{{ steps[{index}].business_public_key }}}}",
+            retries=f"{{{{ steps[{index}].retries }}}}",
+            cache_path=str(tmp_path / "records"),
+            **{option: f"{{{{ steps[{index}].{option} | default(omit) }}}}" for option in optional},
+        )
+        for index in range(max(len(SCENARIOS[name]) for name in names))
+    ]
+    play = [{"hosts": "all", "gather_facts": False, "tasks": tasks}]
+    run: Run = playbooks.run(play, {"all": {"hosts": hosts}}, "-f", "8", variables={"sid": SID, "api_key": API_KEY})
+    for index in range(len(tasks)):
+        results = run.by_host(f"step {index}")
+        assert set(results) == {NUMBERS[name] for name in names if len(SCENARIOS[name]) > index}
+        for name in names:
+            if len(SCENARIOS[name]) > index:
+                assert_step(SCENARIOS[name][index], results[NUMBERS[name]], keys)
+    assert_execution_mode(run, door)
+    assert simulator.count() == sum(len(step.answers) for name in names for step in SCENARIOS[name])
+    for name in names:
+        assert_end(name, simulator, keys)
+
+
+class _Clock:
+    """The records' clock, which can be put forward."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead = datetime.timedelta()
+        clock = self
+
+        class Shifted(datetime.datetime):
+            @classmethod
+            def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:  # type: ignore[override]
+                return datetime.datetime.now(tz) + clock.ahead
+
+        monkeypatch.setattr(_record, "datetime", types.SimpleNamespace(datetime=Shifted, timezone=datetime.timezone))
+
+
+def test_a_refusal_does_not_make_an_old_record_younger(
+    simulator: Simulator, keys: dict[int, Key], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = _Clock(monkeypatch)
+
+    def run(key: int, **given: Any) -> str:
+        return str(register(options(simulator.url, tmp_path / "records", "+919876543210", keys[key].public, **given))["reason"])
+
+    assert run(1) == "absent"
+    (record,) = (tmp_path / "records").glob("*.json")
+    stood = record.read_bytes()
+    clock.ahead = datetime.timedelta(hours=2)
+    simulator.faults({"*": [DENIED, DENIED, OK, LOST]})
+    assert run(2, cache_valid_time=3600) == "different"
+    assert record.read_bytes() == stood
+    assert run(1, cache_valid_time=3600) == "expired"  # refused as well
+    assert record.read_bytes() == stood
+    assert run(1, cache_valid_time=3 * 3600) == "up_to_date"
+    assert run(1, cache_valid_time=3600) == "expired"  # accepted: it is young again
+    clock.ahead = datetime.timedelta(hours=2, minutes=50)
+    assert run(1, cache_valid_time=3600) == "up_to_date"
+    assert run(1, cache_valid_time=3600, force=True) == "forced"  # lost
+    assert run(1, cache_valid_time=3600) == "unconfirmed"
+    assert run(1, cache_valid_time=3600) == "up_to_date"
+
+
+def test_a_refusal_leaves_nothing_where_nothing_could_be_read(simulator: Simulator, keys: dict[int, Key], tmp_path: Path) -> None:
+    params = {key: options(simulator.url, tmp_path / "records", "+919876543210", keys[key].public) for key in (1, 2)}
+    register(params[1])
+    (record,) = (tmp_path / "records").glob("*.json")
+    for spoiled in (b"", b"{", record.read_bytes()[:-20], b"\0" * 300):
+        record.write_bytes(spoiled)
+        simulator.faults({"*": [DENIED]})
+        result = register(params[2])
+        assert (result["reason"], result["outcome"]) == ("unreadable", "rejected")
+        for key in (1, 2):
+            assert register(params[key], check_mode=True)["changed"]
+    assert register(params[1])["reason"] in ("absent", "unreadable")
+    assert register(params[1])["reason"] == "up_to_date"
+
+
+@pytest.mark.parametrize("before", ["nothing", "a key"])
+def test_what_fails_before_anything_is_sent_leaves_the_record_as_it_was(
+    simulator: Simulator, keys: dict[int, Key], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    # A ca_path that cannot be used is noticed only once the record is written, and no https is ever spoken here.
+    cache = tmp_path / "records"
+    url = simulator.url.replace("http:", "https:")
+    if before == "a key":
+        # The same API by name as far as records go: they are bound to the host, not to the scheme.
+        assert register(options(simulator.url, cache, "+919876543210", keys[1].public))["reason"] == "absent"
+    params = options(url, cache, "+919876543210", keys[2].public, ca_path=str(tmp_path / "nothing"))
+    result = register(params)
+    assert result["failed"] and "ca_path" in result["msg"] and result["attempts"] == 0 and "outcome" not in result
+    planned = register(options(simulator.url, cache, "+919876543210", keys[1].public), check_mode=True)
+    assert planned["reason"] == ("up_to_date" if before == "a key" else "absent")

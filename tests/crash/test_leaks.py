@@ -1,0 +1,68 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What other users of the machine could see while a task runs. What a run leaves behind: ``functional/test_secrets.py``."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.playbook_runs import ACCOUNTS, API_KEY, AS_A_MODULE, EXECUTION_MODES, KeyPair, Playbooks, new_number
+from support.simulator.client import Simulator
+
+
+@pytest.fixture(scope="module")
+def key() -> KeyPair:
+    return KeyPair.make("RSA", "rsa_keygen_bits:2048")
+
+
+@pytest.fixture
+def api() -> Iterator[Simulator]:
+    with Simulator(ACCOUNTS) as simulator:
+        yield simulator
+
+
+@contextmanager
+def watching_processes() -> Iterator[dict[str, str]]:
+    """Collect command lines and environments of all processes there are meanwhile, as the system shows them."""
+    seen: dict[str, str] = {}
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.02):
+            for process in Path("/proc").glob("[0-9]*"):
+                for name in ("cmdline", "environ"):
+                    try:
+                        text = (process / name).read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    except OSError:  # it has ended, or is somebody else's
+                        continue
+                    seen[f"{process.name} {name} {hash(text)}"] = text
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="shows processes in another way")
+@pytest.mark.parametrize("door", EXECUTION_MODES)
+def test_no_process_shows_the_api_key(tmp_path: Path, api: Simulator, key: KeyPair, door: str) -> None:
+    number = new_number()
+    # Long enough to be seen at work.
+    api.faults({number: [{"do": "answer", "status": 400, "body": {}, "delay": 1.5}]})
+    playbooks = Playbooks(tmp_path, api.url)
+    with watching_processes() as seen:
+        run = playbooks.run_tasks([playbooks.task("slow", door, phone_number=number, business_public_key=key.public)])
+    assert run.one("slow")["outcome"] == "rejected"
+    assert any("ansible-playbook" in text for text in seen.values())
+    # The module's process was among them, where there was one.
+    assert any("AnsiballZ_kaleyra_flows_encryption" in text for text in seen.values()) == (door == AS_A_MODULE)
+    assert [name for name, text in seen.items() if API_KEY in text] == []

@@ -1,0 +1,86 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Rotations that are killed after a step and run again: the same end, with one new key and not two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.playbook_runs import ACCOUNTS, Playbooks
+from support.rotation import AFTER, DAY, World
+from support.simulator.client import Simulator
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[Simulator]:
+    with Simulator(ACCOUNTS) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def world(simulator: Simulator, tmp_path: Path) -> Iterator[World]:
+    (tmp_path / "runs").mkdir()
+    made = World(Playbooks(tmp_path / "runs", simulator.url), simulator, tmp_path)
+    with made.endpoint:
+        made.register()
+        yield made
+
+
+# Tasks that write something, of each of the guide's steps up to promote, and how many of their results come before.
+STEPS = [
+    ("Make the private key", 0),
+    ("Put the private key in its place, unless one is there by now", 0),
+    ("Remove its other name", 0),
+    ("Lay the current key ready as the previous one", 0),
+    ("List the private keys", 0),
+    ("Require the endpoint's proof", 3),
+    ("Register the public key of each number", 0),
+    ("Register the public key of each number", 1),
+    ("Note the time", 1),
+    ("Put the next key in the current one's place, in one step", 0),
+    ("Write the public key", 1),
+    ("List the private keys", 1),
+    ("Remove the next key's other names", 0),
+    ("Remove the next key's other names", 1),
+]
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: f"{step[0]} {step[1] + 1}")
+def test_a_rotation_that_is_killed_ends_with_one_new_key(world: World, step: tuple[str, int]) -> None:
+    old = world.fingerprint(world.current)
+    world.rotate(kill_after=step)
+
+    # Whatever the numbers carry now, an endpoint that is started anew at this moment still decrypts.
+    served = {world.fingerprint(Path(path)) for path in world.endpoint.keys.read_text().split()}
+    assert set(world.carried()) <= served
+    assert served >= {old}
+    staged = world.fingerprint(world.next) if world.next.exists() else None
+
+    assert world.rotate().rc == 0
+    new = world.fingerprint(world.current)
+    assert new != old and world.fingerprint(world.previous) == old
+    assert staged in (None, new)
+    assert world.carried() == [new, new] and world.files() == AFTER
+
+
+def test_a_key_that_a_killed_run_left_unplaced_is_cleared_away_by_whichever_host_comes_first(world: World) -> None:
+    world.rotate(kill_after=("Make the private key", 0))
+    assert len(world.files()) == 3 and not world.next.exists()
+    world.numbers.reverse()
+    run = world.rotate()
+    assert run.rc == 0 and world.files() == AFTER, run.output
+
+
+def test_a_removal_of_the_previous_key_that_is_killed_is_completed(world: World) -> None:
+    assert world.rotate().rc == 0
+    new = world.fingerprint(world.current)
+    world.age(world.keys / "private.previous.pub.pem", 8 * DAY)
+    world.rotate(kill_after=("Remove the previous key pair", 0))
+    assert world.endpoint.keys.read_text().split() == [str(world.current)]
+    run = world.rotate(flows_encryption_keep_previous="0")
+    assert run.rc == 0 and world.files() == {"private.pem", "private.pub.pem"}, run.output
+    assert world.fingerprint(world.current) == new and world.carried() == [new, new]

@@ -1,0 +1,169 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The core in processes of its own, at the price of a fork: to be killed, robbed of rights, put on a full disk."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import json
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _http
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._libraries import load_cryptography, load_requests
+from ansible_collections.kaleyra.whatsapp.plugins.modules.kaleyra_flows_encryption import SPEC
+
+from support.playbook_runs import KeyPair
+
+SID = "HXAP16FIRE00097IN"
+API_KEY = "Under-Fire-Api-Key-77c1"
+
+# Before the first fork, so that no child spends its short life on imports.
+load_requests()
+load_cryptography()
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """A public key, its fingerprint taken by openssl, once: each look at KeyPair's costs two processes."""
+
+    public: str
+    fingerprint: str
+
+    @classmethod
+    def make(cls) -> Key:
+        pair = KeyPair.make("RSA", "rsa_keygen_bits:2048")
+        return cls(pair.public, pair.fingerprint)
+
+
+class Child:
+    """A forked process that does some work and hands back what it returns, as JSON."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        reading, writing = os.pipe()
+        sys.stdout.flush()
+        with warnings.catch_warnings():
+            # The only other threads here are the core's own, which wait for calls and hold nothing.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.pid = os.fork()
+        if not self.pid:
+            self._work(work, writing)
+        os.close(writing)
+        self._reading = reading
+        self._status: int | None = None
+
+    @staticmethod
+    def _work(work: Callable[[], Any], writing: int) -> None:
+        # Threads and connections stay with the parent.
+        _http._lanes.clear()
+        _http._adapter.cache_clear()
+        try:
+            answer = {"result": work()}
+        except BaseException:
+            answer = {"error": traceback.format_exc()}
+        with open(writing, "w", encoding="utf-8") as pipe:
+            json.dump(answer, pipe)
+        os._exit(0)
+
+    def kill(self) -> None:
+        """End it as a power cut would, if it still runs, and see it gone."""
+        if self._status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            dummy, self._status = os.waitpid(self.pid, 0)
+            os.close(self._reading)
+
+    def wait(self) -> Any:
+        """What the work returned; None if the process was killed before it could say so."""
+        with open(self._reading, encoding="utf-8") as pipe:
+            text = pipe.read()
+        dummy, self._status = os.waitpid(self.pid, 0)
+        if os.WIFSIGNALED(self._status):
+            return None
+        answer = json.loads(text)
+        assert "error" not in answer, answer["error"]
+        return answer["result"]
+
+
+def in_child(work: Callable[[], Any]) -> Any:
+    """Do the work in a process of its own and return what it returns."""
+    return Child(work).wait()
+
+
+def options(api_url: str, cache_path: Path | str, phone_number: str | None, public_key: str, **given: Any) -> dict[str, Any]:
+    """All options, as both doors hand them to the core."""
+    made = {
+        **dict.fromkeys(SPEC.argument_spec),
+        "api_url": api_url,
+        "sid": SID,
+        "api_key": API_KEY,
+        "phone_number": phone_number,
+        "business_public_key": public_key,
+        "cache_path": str(cache_path),
+        "force": False,
+        "timeout": 20,
+        "retries": 0,
+        "concurrency": 8,
+        "validate_certs": True,
+    }
+    assert given.keys() <= made.keys()
+    return {**made, **given}
+
+
+def register(params: dict[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
+    """The task's result, as both doors return it."""
+    return SPEC.run(params, check_mode=check_mode, diff_mode=False)
+
+
+# --- what needs the system itself -------------------------------------------------------------------------------------
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
+_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
+_CAPABILITY_VERSION_3 = 0x20080522
+
+
+def mount_tmpfs(folder: Path, size: str) -> str | None:
+    """Put a small file system there, which ends with this process; return why it cannot be done, None when it was."""
+    uid, gid = os.getuid(), os.getgid()
+    if _libc.unshare(_CLONE_NEWNS) != 0:
+        # Somebody who is not root may be it in a user namespace of his own, where the system allows that.
+        if _libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS) != 0:
+            return f"unshare: {os.strerror(ctypes.get_errno())}"
+        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+            try:
+                Path("/proc/self", name).write_text(text)
+            except OSError as error:
+                return f"{name}: {error.strerror}"
+    # Nothing of this may reach the mounts of the others.
+    if _libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None) != 0:
+        return f"mount --make-rprivate: {os.strerror(ctypes.get_errno())}"
+    if _libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, f"size={size}".encode()) != 0:
+        return f"mount: {os.strerror(ctypes.get_errno())}"
+    return None
+
+
+def drop_capabilities() -> None:
+    """Take away what lets root past the modes of files; who is not root loses nothing."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    nothing = (ctypes.c_uint32 * 6)()
+    if _libc.capset(header, nothing) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
+
+
+def fill(folder: Path) -> None:
+    """Leave no byte free on the folder's file system."""
+    with open(folder / "filler", "ab", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"\0" * 512)
+        except OSError:
+            pass

@@ -1,0 +1,329 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Many numbers in one call of the core: each as if it was alone, and all together within bounds."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _api, _batch
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._batch import register_batch
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import OutcomeUnknown, Rejected, SomeFailed
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import post
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registration import register
+from support.simulator.client import Simulator
+
+Params = Callable[..., dict[str, Any]]
+Named = Callable[[str], str]
+SID = "HXAP16TESTING97IN"
+K1, K2 = "rsa-2048", "other-rsa-2048"
+NUMBERS = [f"+9198765{number:05}" for number in range(40)]
+THROTTLED = {"do": "answer", "status": 429, "body": {"code": "X-429", "message": "Slow down"}}
+RESET = {"do": "reset"}
+
+
+def _all(params: dict[str, Any], *, check_mode: bool = False, progress: Callable[[str], None] = lambda words: None) -> dict[str, Any]:
+    return register_batch(params, check_mode=check_mode, progress=progress)
+
+
+def _failed(params: dict[str, Any], **options: Any) -> tuple[str, dict[str, Any]]:
+    with pytest.raises(SomeFailed) as caught:
+        _all(params, **options)
+    return str(caught.value), caught.value.details
+
+
+def _by_number(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {number["phone_number"]: number for number in result["numbers"]}
+
+
+# --- each number as if it was alone -----------------------------------------------------------------------------------
+
+FAULTS: dict[str, list[dict[str, Any]]] = {
+    "fine": [],
+    "refused": [{"do": "answer", "status": 401, "body": {"code": "RBC001", "message": "Incorrect SID or API key."}}],
+    "lost": [{"do": "reset", "apply": True}],
+    "reset": [RESET],
+    "error": [{"do": "answer", "status": 500, "headers": {"Retry-After": "0"}}] * 2,
+    "passing": [{"do": "answer", "status": 503, "headers": {"Retry-After": "0"}}],
+    "no-proof": [{"do": "answer", "status": 200, "body": {"code": "WA-200"}}],
+    "trickle": [{"do": "trickle", "interval": 0.5}] * 2,
+}
+
+
+@pytest.mark.parametrize("earlier", ["none", "another", "unconfirmed", "junk"])
+def test_numbers_of_a_list_end_as_they_would_alone(
+    earlier: str, params: Params, simulator: Simulator, public_pem: Named, tmp_path: Path
+) -> None:
+    numbers = dict(zip(FAULTS, NUMBERS))
+    results: dict[str, dict[str, Any]] = {}
+    records: dict[str, dict[str, Any]] = {}
+    for way in ("alone", "together"):
+        simulator.reset()
+        cache = tmp_path / way
+        given = {"cache_path": str(cache), "timeout": 1, "retries": 1}
+        if earlier != "none":
+            _all(params(phone_numbers=list(numbers.values()), business_public_key=public_pem(K2), cache_path=str(cache)))
+        for path in cache.glob("*.json"):
+            if earlier == "junk":
+                path.write_text("junk")
+            elif earlier == "unconfirmed":
+                path.write_text(path.read_text().replace("confirmed", "unconfirmed"))
+        simulator.faults({number: FAULTS[name] * (2 if name in ("lost", "reset", "trickle") else 1) for name, number in numbers.items()})
+        if way == "together":
+            result = _failed(params(phone_numbers=list(numbers.values()), **given))[1]
+            results[way] = _by_number(result)
+        else:
+            results[way] = {}
+            for number in numbers.values():
+                try:
+                    facts = register(params(phone_number=number, **given), check_mode=False)
+                except OutcomeUnknown as exc:
+                    facts = {**exc.details, "failed": True, "msg": str(exc)}
+                except Rejected as exc:
+                    facts = {**exc.details, "failed": True, "msg": str(exc)}
+                results[way][number] = {name: value for name, value in facts.items() if name not in ("warnings", "diff")}
+        records[way] = {}
+        for path in sorted(cache.iterdir()):
+            text = path.read_text()
+            if path.suffix == ".json":
+                records[way][path.name] = json.loads(text)["state"] if text.startswith("{") else text
+    assert results["together"] == results["alone"]
+    assert records["together"] == records["alone"]
+
+
+def test_a_call_that_was_given_up_is_not_sent_later(
+    params: Params, simulator: Simulator, public_pem: Named, fingerprint: Named, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A resolver that answers slowly cannot be had for real without changing the machine.
+    look_up, slow, waited = socket.getaddrinfo, itertools.count(), threading.Semaphore(0)
+
+    def look_up_slowly(*given: Any, **named: Any) -> Any:
+        if next(slow) >= 4:
+            return look_up(*given, **named)
+        time.sleep(2)
+        addresses = look_up(*given, **named)
+        waited.release()
+        return addresses
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up_slowly)
+    given = {"phone_numbers": NUMBERS[:4], "api_url": simulator.url.replace("127.0.0.1", "localhost")}
+    details = _failed(params(**given, timeout=1, concurrency=4))[1]
+    assert [number["outcome"] for number in details["numbers"]] == ["unknown"] * 4
+    assert _all(params(**given, business_public_key=public_pem(K2)))["changed"]
+    for dummy in range(4):
+        assert waited.acquire(timeout=30)
+    time.sleep(0.5)
+    assert simulator.registered() == {SID: dict.fromkeys(NUMBERS[:4], fingerprint(K2))}
+
+
+def test_lists_that_overlap_send_each_number_once(params: Params, simulator: Simulator, fingerprint: Named) -> None:
+    """In threads of one process, which is harder than in processes: locks keep only processes apart."""
+    simulator.faults({number: [{"do": "answer", "status": 500, "delay": 0.05, "headers": {"Retry-After": "0"}}] for number in NUMBERS[:5]})
+    results: list[dict[str, Any]] = []
+    threads = [threading.Thread(target=lambda: results.append(_all(params(phone_numbers=NUMBERS, retries=1)))) for dummy in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Counter(number["changed"] for result in results for number in result["numbers"]) == {True: 40, False: 80}
+    assert simulator.count() == 45
+    assert simulator.registered() == {SID: dict.fromkeys(NUMBERS, fingerprint(K1))}
+
+
+def test_warnings_are_told_once_for_numbers_that_share_them(params: Params) -> None:
+    options = params(phone_numbers=NUMBERS)
+    _all(options)
+    for path in Path(options["cache_path"]).glob("*.json"):
+        path.write_text("junk")
+    for check_mode in (True, False):
+        result = _all(options, check_mode=check_mode)
+        assert {number["reason"] for number in result["numbers"]} == {"unreadable"}
+        (warning,) = result["warnings"]
+        assert warning.startswith(f"{', '.join(NUMBERS[:3])} and 37 more: The record does not count")
+    assert _all(options)["warnings"] == []
+
+
+@pytest.mark.parametrize("count", [3, 150])
+def test_what_a_kill_left_behind_goes_with_the_next_real_run(params: Params, count: int) -> None:
+    """Looked for number by number in a short list, by one look into the folder for a long one."""
+    options = params(phone_numbers=[f"+9198{7000000 + n:08}" for n in range(count)])
+    _all(options)
+    litter = [Path(f"{path}.new") for path in Path(options["cache_path"]).glob("*.json")]
+    for path in litter:
+        path.write_text("half a rec")
+    _all(options, check_mode=True)
+    assert all(path.exists() for path in litter)
+    _all(options)
+    assert not any(path.exists() for path in litter)
+
+
+def test_the_one_message_is_short_however_many_fail(params: Params, simulator: Simulator) -> None:
+    simulator.faults({"*": [{"do": "answer", "status": 401, "body": {}, "always": True}]})
+    message, details = _failed(params(phone_numbers=[*NUMBERS, "junk", "0", "x" * 5000]))
+    assert message.startswith(f"43 of 43 numbers failed. The key of {NUMBERS[0]} was not registered: ")
+    assert f"(The same: {', '.join(NUMBERS[1:4])} and 36 more.)" in message
+    assert "Further causes: 1." in message and len(message) < 1500
+    assert details["attempts"] == simulator.count() == 40  # every number is tried
+    message, dummy = _failed(params(phone_numbers=NUMBERS[:1]))
+    assert message.startswith(f"The key of {NUMBERS[0]} was not registered: ")
+
+
+# --- rate -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When each request was handed to the network."""
+    times: list[float] = []
+
+    def noting(*given: Any, **named: Any) -> Any:
+        times.append(time.monotonic())
+        return post(*given, **named)
+
+    monkeypatch.setattr(_api, "post", noting)
+    return times
+
+
+def _gaps(starts: list[float]) -> list[float]:
+    ordered = sorted(starts)
+    return [later - sooner for sooner, later in zip(ordered, ordered[1:])]
+
+
+def test_a_list_is_held_to_its_rate(params: Params, starts: list[float]) -> None:
+    begin = time.monotonic()
+    _all(params(phone_numbers=NUMBERS[:20], max_requests_per_second=20))
+    # From before the first, which may be held up on its way to the network: so a slow machine only makes it longer.
+    assert len(starts) == 20 and max(starts) - begin >= 19 / 20
+
+
+def test_one_429_holds_the_whole_list_and_its_number_succeeds_in_the_end(params: Params, simulator: Simulator, starts: list[float]) -> None:
+    simulator.faults({NUMBERS[0]: [{**THROTTLED, "headers": {"Retry-After": "1"}}]})
+    result = _all(params(phone_numbers=NUMBERS, retries=3, concurrency=4))
+    assert _by_number(result)[NUMBERS[0]]["attempts"] == 2
+    assert simulator.count() == 41
+    # Nobody starts for a second, whoever was throttled; what had started then is some more than the four that were under way.
+    pause = max(_gaps(starts))
+    assert pause > 0.9
+    before = _gaps(starts).index(pause) + 1
+    assert before < 40
+
+
+def test_an_account_s_limit_is_found_and_no_number_is_lost_to_it(params: Params, simulator: Simulator) -> None:
+    """Throttled at once at each burst: nearly all in the beginning, and with a few attempts for each number all get through."""
+    simulator.faults({"*": [{**THROTTLED, "headers": {"Retry-After": "0"}}] * 12})
+    result = _all(params(phone_numbers=NUMBERS, retries=8, concurrency=8))
+    assert result["changed"] and result["attempts"] == simulator.count() == 52
+
+
+def test_where_the_api_throttles_for_ever_each_number_ends_within_its_attempts(params: Params, simulator: Simulator) -> None:
+    simulator.faults({"*": [{**THROTTLED, "headers": {"Retry-After": "0"}, "always": True}]})
+    message, details = _failed(params(phone_numbers=NUMBERS[:6], retries=2, timeout=1))
+    assert {(number["outcome"], number["attempts"]) for number in details["numbers"]} == {("rejected", 3)}
+    assert "max_requests_per_second" in message
+
+
+# --- bounds -----------------------------------------------------------------------------------------------------------
+
+
+def test_how_far_it_is_is_said_now_and_then(params: Params, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_batch, "_PROGRESS_INTERVAL", 0.2)
+    simulator.faults({NUMBERS[0]: [RESET]})
+    said: list[str] = []
+    _failed(params(phone_numbers=NUMBERS[:20], max_requests_per_second=10), progress=said.append)
+    counts = [int(words.split()[0]) for words in said]
+    assert len(counts) >= 3 and counts == sorted(counts) and counts[0] < 20
+    assert all(words.endswith(" of 20 numbers done, 1 failed") for words in said if int(words.split()[0]) > 0)
+    _all(params(phone_numbers=NUMBERS[1:20]), progress=pytest.fail)
+
+
+def test_an_unchanged_list_starts_no_thread_and_loads_no_library(params: Params, run: Callable[..., str]) -> None:
+    code = """
+import json, sys, threading
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._batch import register_batch
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import post
+result = register_batch(json.loads(sys.argv[1]), check_mode=False, progress=print)
+print(result["changed"], threading.active_count(), *(name for name in ("requests", "cryptography") if name in sys.modules))
+"""
+    options = json.dumps(params(phone_numbers=NUMBERS))
+    assert run(code, options).startswith("True ")
+    assert run(code, options) == "False 1\n"
+
+
+_MEMORY = """
+import json, sys, tracemalloc
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._batch import register_batch
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import post
+params = json.loads(sys.argv[1])
+def peak(first, count):
+    numbers = [f"+91{first + n}" for n in range(count)]
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
+    result = register_batch({**params, "phone_numbers": numbers}, check_mode=sys.argv[2] == "check", progress=print)
+    assert result["changed"]
+    return tracemalloc.get_traced_memory()[1] - before
+tracemalloc.start()
+peak(9000000000, 20)  # what there is but once
+few, many = peak(9100000000, 100), peak(9200000000, 500)
+print((many - few) / 400)
+"""
+
+
+@pytest.mark.parametrize("mode", ["check", "real"])
+def test_a_number_takes_less_than_three_kilobytes(mode: str, params: Params, run: Callable[..., str]) -> None:
+    assert float(run(_MEMORY, json.dumps(params(phone_numbers=[])), mode)) < 3 * 1024
+
+
+_INTERRUPTED = """
+import json, signal, sys
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._batch import register_batch
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import post
+
+class Interrupted(BaseException):
+    pass
+
+def interrupt(*_):
+    raise Interrupted
+
+signal.signal(signal.SIGALRM, interrupt)
+params = json.loads(sys.argv[1])
+try:
+    register_batch(params, check_mode=False, progress=print)
+except Interrupted:
+    print("interrupted", flush=True)
+sys.stdin.readline()
+result = register_batch({**params, "phone_numbers": params["phone_numbers"][:20], "max_requests_per_second": None}, check_mode=False, progress=print)
+print(sum(number["changed"] for number in result["numbers"]), flush=True)
+"""
+
+
+def test_an_interrupted_list_sends_nothing_further_and_the_next_one_goes_on(
+    params: Params, simulator: Simulator, start: Callable[..., Any], fingerprint: Named
+) -> None:
+    """Ansible's task keyword `timeout` interrupts one item of a loop by a signal, and goes on with the next in the same process."""
+    process = start(_INTERRUPTED, json.dumps(params(phone_numbers=NUMBERS, max_requests_per_second=4)))
+    until = time.monotonic() + 30
+    while simulator.count() < 3 and time.monotonic() < until:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGALRM)
+    assert process.stdout.readline() == "interrupted\n"
+    # One may be on its way, which ends as it would have; those that wait for their turn do not start.
+    time.sleep(1)
+    count = simulator.count()
+    time.sleep(1)
+    assert simulator.count() == count < 20
+    done = len(simulator.registered()[SID])
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == f"{20 - done}\n"
+    assert simulator.registered() == {SID: dict.fromkeys(NUMBERS[:20], fingerprint(K1))}

@@ -1,0 +1,400 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import InvalidInput, OutcomeUnknown, RecordError
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._record import RecordFile
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registrations_info import evidence
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+API, OTHER_API = "api.in.kaleyra.io", "api.eu.kaleyra.io"
+SID, OTHER_SID = "HXAP16TESTING97IN", "HXAP16TESTING98IN"
+NUMBERS = [f"+9198765432{i:02}" for i in range(10)]
+KEY, OTHER_KEY = ":".join(["a0"] * 32), ":".join(["b1"] * 32)
+
+Ask = Callable[..., "dict[str, Any]"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def ask(folder: Path) -> Ask:
+    """Ask for the evidence, with the options that matter to the test."""
+
+    def ask_for(check_mode: bool = False, **given: Any) -> dict[str, Any]:
+        names = ("pod", "api_url", "sid", "phone_numbers", "fingerprint", "business_public_key", "business_public_key_path")
+        options = {**dict.fromkeys(names), "cache_path": str(folder)}
+        assert given.keys() <= options.keys()
+        return evidence({**options, **given}, check_mode=check_mode)
+
+    return ask_for
+
+
+def _confirm(folder: Path, number: str, key: str = KEY, *, api: str = API, sid: str = SID) -> Path:
+    record = RecordFile(str(folder), api, sid, number)
+    with record.exclusive(5), record.registering(key):
+        pass
+    return folder / record.name
+
+
+def _leave_unconfirmed(folder: Path, number: str, key: str = KEY) -> Path:
+    record = RecordFile(str(folder), API, SID, number)
+    with contextlib.suppress(OutcomeUnknown), record.exclusive(5), record.registering(key):
+        raise OutcomeUnknown("?")
+    return folder / record.name
+
+
+def _states(result: dict[str, Any]) -> dict[str, str]:
+    return {each["phone_number"]: each["state"] for each in result["numbers"]}
+
+
+# --- what it tells ----------------------------------------------------------------------------------------------------
+
+
+def test_a_confirmed_record_is_told_with_all_that_is_known(folder: Path, ask: Ask) -> None:
+    before = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
+    _confirm(folder, NUMBERS[0])
+    result = ask()
+    (number,) = result["numbers"]
+    since = datetime.datetime.strptime(number.pop("since"), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.timezone.utc)
+    after = datetime.datetime.now(datetime.timezone.utc)
+    assert before <= since <= after
+    assert 0 <= number.pop("age") <= (after - since).total_seconds()
+    assert number == {
+        "phone_number": NUMBERS[0],
+        "api": API,
+        "sid": SID,
+        "state": "confirmed",
+        "fingerprint": KEY,
+        "as_expected": None,
+        "msg": None,
+    }
+    assert result["changed"] is False
+    assert result["fingerprint"] is None
+
+
+def test_the_age_counts_from_the_record_whatever_its_zone(folder: Path, ask: Ask, edit_record: Callable[..., None]) -> None:
+    _confirm(folder, NUMBERS[0])
+    path = _confirm(folder, NUMBERS[1])
+    hour_ago = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0) - datetime.timedelta(hours=1)
+    edit_record(path, {"since": hour_ago.astimezone(datetime.timezone(datetime.timedelta(hours=5, minutes=30))).isoformat()})
+    recent, old = ask()["numbers"]
+    assert old["since"] == hour_ago.isoformat().replace("+00:00", "Z")
+    # Both ages are of the same moment, so this holds however slow the machine is.
+    assert old["age"] >= 3600 and old["age"] - recent["age"] <= 3600
+
+
+@pytest.mark.parametrize("since", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+def test_a_time_that_utc_has_no_year_for_is_told_as_it_was_written(
+    since: str, folder: Path, ask: Ask, edit_record: Callable[..., None]
+) -> None:
+    edit_record(_confirm(folder, NUMBERS[0]), {"since": since})
+    (number,) = ask()["numbers"]
+    assert number["since"] == since
+    assert (number["age"] < 0) == since.startswith("9999")
+
+
+def test_each_state_is_told_for_what_it_is(folder: Path, ask: Ask) -> None:
+    _confirm(folder, NUMBERS[3])
+    _leave_unconfirmed(folder, NUMBERS[1], OTHER_KEY)
+    path = _confirm(folder, NUMBERS[2])
+    path.write_text("junk")
+    result = ask(phone_numbers=NUMBERS[:4])
+    # Sorted by number.
+    assert [(each["phone_number"], each["state"], each["fingerprint"]) for each in result["numbers"]] == [
+        (NUMBERS[0], "absent", None),
+        (NUMBERS[1], "unconfirmed", OTHER_KEY),
+        (NUMBERS[2], "unreadable", None),
+        (NUMBERS[3], "confirmed", KEY),
+    ]
+    assert result["summary"] == {
+        "numbers": 4,
+        "by_state": {"confirmed": 1, "unconfirmed": 1, "unreadable": 1, "absent": 1},
+        # Which key the unconfirmed one carries is not known.
+        "by_fingerprint": {KEY: 1},
+        "different": None,
+    }
+    absent, unconfirmed, unreadable, confirmed = result["numbers"]
+    assert path.name in unreadable["msg"] and "its content is not that of a record" in unreadable["msg"]
+    assert [each["msg"] for each in (absent, unconfirmed, confirmed)] == [None] * 3
+    assert [each["since"] is None for each in result["numbers"]] == [True, False, True, False]
+    assert [each["age"] is None for each in result["numbers"]] == [True, False, True, False]
+    assert {(each["api"], each["sid"]) for each in (unconfirmed, unreadable, confirmed)} == {(API, SID)}
+    assert (absent["api"], absent["sid"]) == (None, None)
+
+
+def test_check_mode_tells_the_same(folder: Path, ask: Ask) -> None:
+    _leave_unconfirmed(folder, NUMBERS[0])
+    for result in (ask(), ask(check_mode=True)):
+        assert _states(result) == {NUMBERS[0]: "unconfirmed"}
+
+
+def test_reading_leaves_the_folder_as_it_was(folder: Path, ask: Ask) -> None:
+    _confirm(folder, NUMBERS[0])
+    (folder / "left.json.new").write_text("by a killed process")
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+    ask()
+    assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()} == before
+
+
+def test_keys_are_counted_the_most_frequent_first(folder: Path, ask: Ask) -> None:
+    for number, key in zip(NUMBERS, [KEY, OTHER_KEY, OTHER_KEY]):
+        _confirm(folder, number, key)
+    assert list(ask()["summary"]["by_fingerprint"].items()) == [(OTHER_KEY, 2), (KEY, 1)]
+
+
+# --- against what is expected -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [KEY, KEY.upper(), KEY.replace(":", "")])
+def test_whatever_does_not_surely_carry_the_expected_key_is_different(given: str, folder: Path, ask: Ask) -> None:
+    _confirm(folder, NUMBERS[0])
+    _confirm(folder, NUMBERS[1], OTHER_KEY)
+    _leave_unconfirmed(folder, NUMBERS[2])
+    _confirm(folder, NUMBERS[3]).write_text("junk")
+    result = ask(fingerprint=given, phone_numbers=NUMBERS[:5])
+    assert [each["as_expected"] for each in result["numbers"]] == [True, False, False, False, False]
+    assert result["summary"]["different"] == NUMBERS[1:5]
+    assert result["fingerprint"] == KEY
+
+
+def test_a_number_that_is_different_in_two_accounts_is_named_once(folder: Path, ask: Ask) -> None:
+    for sid in (SID, OTHER_SID):
+        _confirm(folder, NUMBERS[0], sid=sid)
+    result = ask(fingerprint=OTHER_KEY)
+    assert result["summary"]["different"] == [NUMBERS[0]]
+    assert result["summary"]["numbers"] == 2
+
+
+def test_the_key_itself_can_be_given_in_place_of_its_fingerprint(
+    folder: Path, ask: Ask, tmp_path: Path, public_pem: Callable[[str], str], fingerprint: Callable[[str], str]
+) -> None:
+    _confirm(folder, NUMBERS[0], fingerprint("rsa-2048"))
+    _confirm(folder, NUMBERS[1], fingerprint("other-rsa-2048"))
+    path = tmp_path / "public.pem"
+    path.write_text(public_pem("rsa-2048"))
+    for result in (ask(business_public_key=path.read_text()), ask(business_public_key_path=str(path))):
+        assert result["fingerprint"] == fingerprint("rsa-2048")
+        assert result["summary"]["different"] == [NUMBERS[1]]
+
+
+def test_a_fingerprint_that_is_none_is_refused_by_its_option_s_name(ask: Ask) -> None:
+    with pytest.raises(InvalidInput, match="^fingerprint 'junk' is no SHA-256 fingerprint"):
+        ask(fingerprint="junk")
+
+
+# --- which numbers ----------------------------------------------------------------------------------------------------
+
+
+def test_filters_leave_out_other_api_hosts_accounts_and_numbers(folder: Path, ask: Ask) -> None:
+    _confirm(folder, NUMBERS[0])
+    _confirm(folder, NUMBERS[1], sid=OTHER_SID)
+    _confirm(folder, NUMBERS[2], api=OTHER_API)
+    _confirm(folder, NUMBERS[3], api=f"{OTHER_API}:8443/mirror")
+    # An empty string and an empty list count as not given.
+    for every in (ask(), ask(pod="", api_url="", sid="", phone_numbers=[], fingerprint="", business_public_key="")):
+        assert list(_states(every)) == NUMBERS[:4]
+    assert list(_states(ask(pod="in"))) == NUMBERS[:2]
+    assert list(_states(ask(api_url=f"https://{OTHER_API}/"))) == [NUMBERS[2]]
+    assert list(_states(ask(api_url=f"https://{OTHER_API}:8443/mirror"))) == [NUMBERS[3]]
+    assert list(_states(ask(sid=OTHER_SID))) == [NUMBERS[1]]
+    assert list(_states(ask(pod="in", sid=SID))) == [NUMBERS[0]]
+    assert _states(ask(pod="in", phone_numbers=["", NUMBERS[0], NUMBERS[2]])) == {NUMBERS[0]: "confirmed", NUMBERS[2]: "absent"}
+
+
+def test_the_environment_is_no_filter(folder: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    _confirm(folder, NUMBERS[0])
+    monkeypatch.setenv("KALEYRA_POD", "eu")
+    monkeypatch.setenv("KALEYRA_SID", OTHER_SID)
+    assert list(_states(ask())) == [NUMBERS[0]]
+
+
+def test_numbers_are_forgiven_as_where_they_are_registered(folder: Path, ask: Ask) -> None:
+    _confirm(folder, NUMBERS[0])
+    spelled = NUMBERS[0][1:]
+    assert _states(ask(phone_numbers=[spelled, f"+{spelled[:2]} {spelled[2:6]}-{spelled[6:]}"])) == {NUMBERS[0]: "confirmed"}
+    with pytest.raises(InvalidInput, match="'shop' is not a number"):
+        ask(phone_numbers=["shop"])
+
+
+def test_an_absent_number_is_told_with_the_account_that_was_asked_for(ask: Ask) -> None:
+    (number,) = ask(pod="in", sid=SID, phone_numbers=[NUMBERS[0]])["numbers"]
+    assert (number["state"], number["api"], number["sid"]) == ("absent", API, SID)
+
+
+def test_a_number_with_several_accounts_is_told_once_for_each(folder: Path, ask: Ask) -> None:
+    for api, sid in ((API, OTHER_SID), (OTHER_API, SID), (API, SID)):
+        _confirm(folder, NUMBERS[0], api=api, sid=sid)
+    numbers = ask(phone_numbers=NUMBERS[:1])["numbers"]
+    assert [(each["api"], each["sid"]) for each in numbers] == [(OTHER_API, SID), (API, SID), (API, OTHER_SID)]
+
+
+# --- what is no record ------------------------------------------------------------------------------------------------
+
+
+def test_no_folder_is_no_records_and_none_is_made(folder: Path, ask: Ask) -> None:
+    result = ask()
+    assert result["numbers"] == []
+    assert result["summary"] == {"numbers": 0, "by_state": dict.fromkeys(result["summary"]["by_state"], 0), "by_fingerprint": {}, "different": None}
+    assert _states(ask(phone_numbers=NUMBERS[:1])) == {NUMBERS[0]: "absent"}
+    assert not folder.exists()
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_that_names_it(folder: Path, ask: Ask, tmp_path: Path) -> None:
+    folder.write_text("a file")
+    with pytest.raises(RecordError, match=f"cache_path {folder} cannot be read: Not a directory"):
+        ask()
+    with pytest.raises(RecordError, match="cannot be read: .*embedded null"):
+        ask(cache_path="nul\0")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(RecordError, match="cannot be read"):
+        ask(cache_path=str(tmp_path / "loop"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
+def test_a_folder_of_somebody_else_is_an_error(folder: Path, ask: Ask) -> None:
+    folder.mkdir(mode=0)
+    with pytest.raises(RecordError, match="cannot be read: Permission denied"):
+        ask()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".lock",
+        "notes.json",
+        f"{API},{SID},{NUMBERS[0]}.json.new",
+        f"{API},{SID},{NUMBERS[0]} (copy).json",
+        f"{API},{SID},{NUMBERS[0]}.JSON",
+        f"{API},{SID},{NUMBERS[0][1:]}.json",
+        f"{API},{SID},+0123456789.json",
+        f"{API},{SID},+123.json",
+        f"{API},{SID}.json",
+        f"{API},{SID},{NUMBERS[0]},x.json",
+        f"[::1],{SID},{NUMBERS[0]}.json",  # a record's name has these percent-encoded
+        f"%61{API[1:]},{SID},{NUMBERS[1]}.json",  # and no other
+        f"%FF,{SID},{NUMBERS[0]}.json",
+        f"%,{SID},{NUMBERS[0]}.json",
+        f",{SID},{NUMBERS[0]}.json",
+        "\udcff,x,+919876543210.json",
+    ],
+)
+def test_what_no_record_is_called_is_passed_over(name: str, folder: Path, ask: Ask) -> None:
+    content = _confirm(folder, NUMBERS[1]).read_bytes()
+    (folder / name).write_bytes(content)
+    assert [(each["phone_number"], each["state"]) for each in ask()["numbers"]] == [(NUMBERS[1], "confirmed")]
+
+
+def test_a_name_that_a_record_can_have_is_read_back_whatever_the_api_is_called(folder: Path, ask: Ask) -> None:
+    apis = ["[2001:db8::1]:8443", f"{API}/mirror/of", f"{API}_mirror", "api.example~", "<b>&\"'"]
+    for api in apis:
+        _confirm(folder, NUMBERS[0], api=api)
+    assert [(each["api"], each["state"]) for each in ask()["numbers"]] == [(api, "confirmed") for api in sorted(apis)]
+
+
+@pytest.mark.parametrize(
+    ("put", "why"),
+    [
+        pytest.param(lambda path, other: path.write_bytes(other.read_bytes()), "another number", id="record-of-another"),
+        pytest.param(lambda path, other: path.symlink_to(other), "symbolic links", id="link-to-a-record"),
+        pytest.param(lambda path, other: path.symlink_to("/dev/zero"), "symbolic links", id="link-to-a-device"),
+        pytest.param(lambda path, other: path.mkdir(), "not a file", id="folder"),
+        pytest.param(lambda path, other: os.mkfifo(path), "not a file", id="pipe"),
+        pytest.param(lambda path, other: path.write_bytes(b"x" * 10_000_000), "too long", id="huge"),
+        pytest.param(lambda path, other: path.write_bytes(b""), "not that of a record", id="empty"),
+    ],
+)
+def test_something_else_in_a_record_s_place_is_told_with_the_reason(
+    put: Callable[[Path, Path], Any], why: str, folder: Path, ask: Ask
+) -> None:
+    other = _confirm(folder, NUMBERS[0])
+    put(folder / f"{API},{SID},{NUMBERS[1]}.json", other)
+    good, bad = ask()["numbers"]
+    assert good["state"] == "confirmed"
+    assert (bad["phone_number"], bad["api"], bad["sid"], bad["state"]) == (NUMBERS[1], API, SID, "unreadable")
+    assert why in bad["msg"] and NUMBERS[1] in bad["msg"]
+
+
+def test_a_record_that_goes_while_it_is_read_is_not_told(folder: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _confirm(folder, NUMBERS[0])
+    listdir = os.listdir
+
+    def list_and_remove(folder: str) -> list[str]:
+        names = listdir(folder)
+        path.unlink()
+        return names
+
+    monkeypatch.setattr(os, "listdir", list_and_remove)
+    assert _states(ask(phone_numbers=NUMBERS[:1])) == {NUMBERS[0]: "absent"}
+
+
+_PARTS = st.one_of(
+    st.sampled_from([API, SID, NUMBERS[0], f"{API},{SID},{NUMBERS[1]}", f"{API},{SID},{NUMBERS[2]}.json", ",", "%", "%2F", "%00", ".json", ".new"]),
+    st.text(max_size=5),
+)
+_NAMES = st.lists(_PARTS, min_size=1, max_size=4).map("".join)
+
+
+@given(files=st.lists(st.tuples(_NAMES, st.one_of(st.binary(max_size=40), st.none(), st.just(...))), max_size=5))
+@example(files=[(f"{API},{SID},{NUMBERS[2]}.json", b"null")])
+def test_no_junk_in_the_folder_makes_it_fail(files: list[tuple[str, Any]], tmp_path_factory: pytest.TempPathFactory, ask: Ask) -> None:
+    folder = tmp_path_factory.mktemp("junk")
+    good = _confirm(folder, NUMBERS[0]).read_bytes()
+    for name, content in files:
+        with contextlib.suppress(OSError, ValueError):  # names that no file can have
+            path = folder / name
+            if path.parent != folder or path.exists():
+                continue
+            if content is None:
+                path.mkdir()
+            else:
+                path.write_bytes(good if content is ... else content)
+    result = ask(cache_path=str(folder))
+    states = {(each["api"], each["sid"], each["phone_number"]): each["state"] for each in result["numbers"]}
+    assert states.pop((API, SID, NUMBERS[0])) == "confirmed"
+    # A copy of the good one is that of another number wherever it stands.
+    assert set(states.values()) <= {"unreadable"}
+    for identity in states:
+        assert (folder / RecordFile(str(folder), *identity).name).exists()
+
+
+# --- speed ------------------------------------------------------------------------------------------------------------
+
+
+def test_ten_thousand_records_take_little_more_than_their_reading(folder: Path, ask: Ask) -> None:
+    """Against what cannot be done without, on the same machine and in turn: reading and parsing each file."""
+    folder.mkdir()
+    record = RecordFile(str(folder), API, SID, NUMBERS[0])
+    for i in range(10_000):
+        record = RecordFile(str(folder), API, SID, f"+9198{i:08}")
+        (folder / record.name).write_bytes(record._dump(KEY, "confirmed"))
+
+    def seconds(work: Callable[[], Any]) -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    def bare() -> None:
+        for path in folder.iterdir():
+            json.loads(path.read_bytes())
+
+    pairs = [(seconds(ask), seconds(bare)) for dummy in range(3)]
+    # Less than twice as long was seen; a linear search for each number, or a library's import, would be far beyond this.
+    assert min(mine / least for mine, least in pairs) < 5, pairs
+    assert ask()["summary"]["by_state"]["confirmed"] == 10_000

@@ -1,0 +1,158 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._rate_limit import RateLimiter
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._threads import for_each_in_threads
+
+
+def _nothing(item: Any) -> None:
+    pass
+
+
+def _threads() -> set[int]:
+    return {thread.ident for thread in threading.enumerate() if thread.ident}
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    """Wait for what another thread is about to do; against a test that hangs, not a measure."""
+    until = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_each_item_is_worked_on_once_and_told_of_in_the_calling_thread() -> None:
+    worked: list[int] = []
+    told: list[int | None] = []
+    callers = set()
+
+    def tick(item: int | None) -> None:
+        callers.add(threading.get_ident())
+        told.append(item)
+
+    for_each_in_threads(range(500), worked.append, threads=8, rate_limiter=RateLimiter(), tick=tick)
+    assert sorted(worked) == list(range(500))
+    assert sorted(item for item in told if item is not None) == list(range(500))
+    assert callers == {threading.get_ident()}
+
+
+@pytest.mark.parametrize(("items", "threads", "at_once"), [(20, 5, 5), (3, 8, 3), (4, 1, 1)])
+def test_as_many_are_worked_on_at_once_as_asked_for(items: int, threads: int, at_once: int) -> None:
+    lock, most, now = threading.Lock(), 0, 0
+    full = threading.Event()
+
+    def work(item: int) -> None:
+        nonlocal most, now
+        with lock:
+            now += 1
+            most = max(most, now)
+            if now == at_once:
+                full.set()
+        assert full.wait(30)  # nobody ends before all that can have begun
+        with lock:
+            now -= 1
+
+    for_each_in_threads(range(items), work, threads=threads, rate_limiter=RateLimiter(), tick=_nothing)
+    assert most == at_once
+
+
+def test_without_items_there_are_no_threads() -> None:
+    before = _threads()
+    for_each_in_threads([], pytest.fail, threads=8, rate_limiter=RateLimiter(), tick=_nothing)
+    assert _threads() == before
+
+
+def test_the_threads_end_with_the_work() -> None:
+    before = _threads()
+    for_each_in_threads(range(20), _nothing, threads=8, rate_limiter=RateLimiter(), tick=_nothing)
+    _until(lambda: _threads() <= before)
+
+
+class _Interrupted(BaseException):
+    pass
+
+
+def test_an_interruption_lets_nothing_further_start() -> None:
+    """As Ansible's time limit for a task interrupts it, by a signal in the main thread."""
+    begun: list[int] = []
+    go_on = threading.Event()
+
+    def work(item: int) -> None:
+        begun.append(item)
+        if item:
+            go_on.wait(30)
+
+    def tick(item: int | None) -> None:
+        _until(lambda: len(begun) == 4)  # the first is done, three are under way
+        raise _Interrupted
+
+    before = _threads()
+    with pytest.raises(_Interrupted):
+        for_each_in_threads(range(100), work, threads=3, rate_limiter=RateLimiter(), tick=tick)
+    go_on.set()
+    _until(lambda: _threads() <= before)
+    assert begun == [0, 1, 2, 3]
+
+
+def test_who_waits_for_his_turn_when_it_is_interrupted_does_not_start() -> None:
+    begun: list[int] = []
+
+    def interrupt(item: int | None) -> None:
+        raise _Interrupted
+
+    before = _threads()
+    with pytest.raises(_Interrupted):
+        # The first starts at once, the others a second later.
+        for_each_in_threads(range(4), begun.append, threads=4, rate_limiter=RateLimiter(1), tick=interrupt)
+    _until(lambda: _threads() <= before)
+    assert begun == [0]
+
+
+def test_who_is_about_to_try_again_when_it_is_interrupted_does_not() -> None:
+    tried: list[int] = []
+    rate_limiter = RateLimiter()
+
+    def work(item: int) -> None:
+        if item:
+            tried.append(item)
+            rate_limiter.wait(1)
+            tried.append(item)
+
+    def interrupt(item: int | None) -> None:
+        _until(lambda: bool(tried))
+        raise _Interrupted
+
+    before = _threads()
+    with pytest.raises(_Interrupted):
+        for_each_in_threads([0, 1], work, threads=2, rate_limiter=rate_limiter, tick=interrupt)
+    _until(lambda: _threads() <= before)
+    assert tried == [1]
+
+
+def test_an_error_that_nobody_foresaw_is_not_swallowed() -> None:
+    def work(item: int) -> None:
+        raise ZeroDivisionError(item)
+
+    with pytest.raises(ZeroDivisionError):
+        for_each_in_threads(range(3), work, threads=2, rate_limiter=RateLimiter(), tick=_nothing)
+
+
+def test_while_nothing_ends_it_is_said_that_time_passes() -> None:
+    go_on = threading.Event()
+
+    def tick(item: int | None) -> None:
+        if item is None:
+            go_on.set()
+
+    def work(item: int) -> None:
+        assert go_on.wait(30), "nobody said so"
+
+    for_each_in_threads([1], work, threads=1, rate_limiter=RateLimiter(), tick=tick)
