@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import typing as t
 
 from ._errors import InvalidInput
-from ._http import MAX_BODY, shown
+from ._http import shown
+from ._json import parse_object
 from ._public_key import PublicKey, parse_public_key
 
 FIELD = "business_public_key"
@@ -68,15 +68,6 @@ class MetaError:
         return f"Meta's error {self.code}" + (f" ({self.message})" if self.message else "")
 
 
-def parse_content(body: bytes) -> dict[str, t.Any] | None:
-    """Read an answer's JSON object; None for anything else, for an object in which a name stands twice, and for one that is too long."""
-    try:
-        content = json.loads(body, object_pairs_hook=_unambiguous) if len(body) <= MAX_BODY else None
-    except (ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
 def meta_error(content: t.Mapping[str, t.Any] | None, secret: str) -> MetaError | None:
     """Return the error that an answer of the Graph API, or one that passes it on, names; its text without the secret."""
     error = content.get("error") if content else None
@@ -95,7 +86,7 @@ def read_meta_answer(status: int, body: bytes, secret: str) -> HeldKey:
 
     :source: Meta, Cloud API, "Business Encryption API" (v23.0), which prints the key with its status both flat and in a list
     """
-    content = parse_content(body)
+    content = parse_object(body)
     error = meta_error(content, secret)
     if error:
         return HeldKey(unknown=" ".join(filter(None, [f"{error}.", error.remedy])))
@@ -108,7 +99,7 @@ def read_meta_answer(status: int, body: bytes, secret: str) -> HeldKey:
 
 def read_kaleyra_answer(status: int, body: bytes, secret: str) -> HeldKey:
     """Conclude from an answer to ``GET`` on the URL that sets the key; what Kaleyra answers there is not published."""
-    content = parse_content(body)
+    content = parse_object(body)
     error = meta_error(content, secret)
     if error:
         return HeldKey(unknown=f"HTTP {status} with {error}.")
@@ -154,10 +145,3 @@ def _strange(status: int, content: t.Mapping[str, t.Any] | None = None, secret: 
     values = [(content or {}).get(name) for name in ("code", "message")]
     said = ", ".join(shown(value, secret) for value in values if isinstance(value, str) and value)
     return HeldKey(unknown=f"HTTP {status} ({said})." if said else f"HTTP {status}, with an answer that cannot be read.")
-
-
-def _unambiguous(pairs: list[tuple[str, t.Any]]) -> dict[str, t.Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        raise ValueError
-    return content
