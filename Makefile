@@ -26,7 +26,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help
 help:  ## Say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' Makefile
 
 .PHONY: demo
 demo: $(READY)  ## Register the numbers of an example inventory with the simulator, and show what happened
@@ -35,6 +35,14 @@ demo: $(READY)  ## Register the numbers of an example inventory with the simulat
 .PHONY: demo-reset
 demo-reset:  ## Forget the demo's key pair, records and registrations
 	rm -rf $(CACHE)/demo
+
+.PHONY: simulator
+simulator: $(READY)  ## Run the demo's API for an inventory of your own, and print its account
+	@python -m dev.demo.simulator
+
+.PHONY: simulator-reset
+simulator-reset:  ## Forget the simulator's registrations
+	rm -rf $(CACHE)/simulator
 
 .PHONY: test
 test: unit functional lint  ## Run all tests, and ansible-lint
