@@ -440,7 +440,7 @@ def test_a_wrong_certificate_is_a_matter_of_tls(
     name: str, days: int, trusted: bool, said: str, authority: Authority, odd: Callable[..., MisbehavingEndpoint],
     not_proved: Callable[..., Any], ask: Ask
 ) -> None:
-    endpoint = odd(certificate=authority.issue(name, days=days))
+    endpoint = odd(certificate=authority.issue(name, last=days))
     cause, message, facts = not_proved(endpoint.url, ca_path=str(authority.path) if trusted else None)
     assert (cause, facts["http_status"]) == ("tls", None)
     assert said in message and "WhatsApp needs a certificate of a public authority" in message
