@@ -18,7 +18,7 @@ export UV_CACHE_DIR := $(CURDIR)/.cache/uv
 export XDG_CACHE_HOME := $(CURDIR)/.cache/xdg
 # The system's where the checkout's path is long or has a blank in it: Ansible makes a socket in there, whose path may have 107 characters
 # at most, and starts Pythons from there, whose paths it does not quote.
-export TMPDIR := $(shell case '$(CURDIR)' in *' '* | ??????????????????????????????????????????????????????????*) ;; *) echo '$(CURDIR)/.cache' ;; esac)/tmp
+export TMPDIR := $(shell test $$(printf %s '$(CURDIR)' | wc -c) -le 57 -a '$(CURDIR)' = '$(subst $() $(),,$(CURDIR))' && echo '$(CURDIR)/.cache')/tmp
 # Ansible stops without a locale in UTF-8.
 ifeq (,$(findstring UTF-8,$(or $(LC_ALL),$(LC_CTYPE),$(LANG))))
 export LC_ALL := C.UTF-8
