@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 
 from ._account import Account
 from ._errors import OutcomeUnknown, Rejected
-from ._http import MAX_BODY, Answer, NoAnswer, Tls, post, prepare, shown
+from ._http import MAX_BODY, Answer, Tls, TransportError, UntrustedCertificate, WrongCertificate, post, prepare, shown
 from ._rate_limit import Alone
 
 # Failures that may pass.
@@ -78,8 +78,8 @@ class FlowsEncryptionApi:
             facts: dict[str, t.Any] = {}
             try:
                 answer = self._post(phone_number, pem)
-            except NoAnswer as exc:
-                happened, to_do = f"{self.account.api} gave no answer: {exc}.", _remedy_without_answer(str(exc))
+            except TransportError as exc:
+                happened, to_do = f"{self.account.api} gave no answer: {exc}.", _remedy_without_answer(exc)
             else:
                 facts, success = self._read(answer)
                 if success:
@@ -180,10 +180,10 @@ def _remedy(answer: Answer, facts: dict[str, t.Any]) -> str:
     return _WHAT_TO_DO.get(facts["code"]) or _WHAT_TO_DO.get(answer.status) or ""
 
 
-def _remedy_without_answer(cause: str) -> str:
-    if "mismatch" in cause or "expired" in cause or "not yet valid" in cause:
+def _remedy_without_answer(error: TransportError) -> str:
+    if isinstance(error, WrongCertificate):
         return "Check pod or api_url, and this machine's clock."
-    if "certificate" in cause:
+    if isinstance(error, UntrustedCertificate):
         return "If the server's authority is a private one, give it with ca_path."
     return "Check pod or api_url, the network and the proxy settings in the environment."
 

@@ -15,7 +15,7 @@ import typing as t
 
 from ._errors import KaleyraError, VerificationFailed, require_range
 from ._flow_message import FlowMessage, Unreadable, make_foreign_rsa_key, make_ping, rsa_key_of
-from ._http import MAX_BODY, MAX_TIMEOUT, Answer, NoAnswer, Tls, post, shown
+from ._http import MAX_BODY, MAX_TIMEOUT, Answer, Timeout, Tls, TlsFailed, TransportError, post, shown
 from ._public_key import public_key_of
 from ._url import split_url
 
@@ -61,7 +61,7 @@ class FlowEndpoint:
     def post(self, body: bytes, app_secret: str | None) -> Answer:
         """Send one encrypted request.
 
-        :raises NoAnswer: nothing came back in time
+        :raises TransportError: nothing came back in time
         """
         headers = {"Content-Type": "application/json"}
         if app_secret is not None:
@@ -76,8 +76,9 @@ class FlowEndpoint:
         message = make_ping(rsa_key)
         try:
             answer = self.post(message.body, self.app_secret)
-        except NoAnswer as exc:
-            raise self._failed(exc.kind, f"gave no answer: {exc}. {_WITHOUT_ANSWER[exc.kind]}") from exc
+        except TransportError as exc:
+            cause = "timeout" if isinstance(exc, Timeout) else "tls" if isinstance(exc, TlsFailed) else "connection"
+            raise self._failed(cause, f"gave no answer: {exc}. {_WITHOUT_ANSWER[cause]}") from exc
         result.update(http_status=answer.status, latency_ms=round(answer.seconds * 1000))
         if answer.status != 200:
             raise self._refused(answer.status)
@@ -88,7 +89,7 @@ class FlowEndpoint:
         """What comes back for a request that must be refused: ``http_status`` (None without an answer) and whether it was ``refused``."""
         try:
             status = self.post(make_ping(rsa_key).body, app_secret).status
-        except NoAnswer as exc:
+        except TransportError as exc:
             return {"http_status": None, "refused": False, "msg": f"no answer: {exc}"}
         return {"http_status": status, "refused": status == expected}
 
