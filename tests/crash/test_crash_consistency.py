@@ -55,13 +55,6 @@ REFUSED: dict[str, Any] = {"do": "answer", "status": 401, "body": {"code": "RBC0
 LOST: dict[str, Any] = {"do": "reset", "apply": True}
 
 
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith("KALEYRA_") or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-
-
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> random.Random:
     """Its own for each test, so that one test alone can be repeated."""
