@@ -2,18 +2,17 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Private to this collection: it can change in any release.
-
-"""The network: one function that posts, within bounds. All above it can be tested without a network."""
+"""HTTP requests within bounds: of time, of memory, of what is left behind."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-import io
 import logging
 import os
 import queue
+import socket
 import ssl
 import threading
 import time
@@ -21,11 +20,12 @@ import typing as t
 
 from ._errors import InvalidInput
 from ._libraries import load_requests
+from ._threads import run_with_deadline
 
-# The API's answers have some hundred bytes. What is longer is no proof of anything.
+# The API's answers have some hundred bytes.
 MAX_BODY = 64 * 1024
 
-# Connections that are kept: as many as there can be calls at once.
+# Connections that are kept: as many as there can be requests at once.
 MAX_CALLS = 100
 
 # Of an attempt, in seconds: a day.
@@ -38,13 +38,16 @@ _HEADERS = {
     "User-Agent": "kaleyra.whatsapp (Ansible collection)",
 }
 
+# OpenSSL's X509_V_ERR_*: CERT_NOT_YET_VALID, CERT_HAS_EXPIRED, HOSTNAME_MISMATCH, IP_ADDRESS_MISMATCH.
+_NOT_VALID_HERE_AND_NOW = frozenset([9, 10, 62, 64])
+
 
 @dataclasses.dataclass(frozen=True)
 class Tls:
-    """How a server proves who it is.
+    """How a server's certificate is verified.
 
-    :param validate: whether it must
-    :param ca_path: bundle (or folder) of the only authorities that count; without it the system's trust store counts
+    :param validate: whether it is
+    :param ca_path: bundle (or folder) of the only authorities to trust; without it the system's trust store counts
     """
 
     validate: bool = True
@@ -55,7 +58,7 @@ class Tls:
 class Answer:
     """What came back.
 
-    :param body: as sent, at most :data:`MAX_BODY` bytes and one more
+    :param body: as sent; one byte longer than the limit of :func:`send` if it was cut there
     :param retry_after: the header of that name
     :param seconds: from connecting to the last byte
     """
@@ -66,19 +69,36 @@ class Answer:
     seconds: float = dataclasses.field(default=0, compare=False)
 
 
-class NoAnswer(Exception):
-    """No whole answer came; the message is the cause as the system or OpenSSL names it.
+class TransportError(Exception):
+    """No whole answer came, so the request may or may not have arrived. The message is the cause as the system or OpenSSL names it."""
 
-    :param kind: ``timeout``, ``tls`` or ``connection``
-    """
 
-    def __init__(self, cause: str, kind: str = "connection") -> None:
-        super().__init__(cause)
-        self.kind = kind
+class Timeout(TransportError):
+    """Not in time."""
+
+
+class ConnectionFailed(TransportError):
+    """There was no connection, or it ended too early."""
+
+
+class InvalidResponse(TransportError):
+    """What came back is not valid HTTP."""
+
+
+class TlsFailed(TransportError):
+    """TLS could not be agreed on."""
+
+
+class UntrustedCertificate(TlsFailed):
+    """The certificate is of an authority that is not trusted, or is not one for servers."""
+
+
+class WrongCertificate(TlsFailed):
+    """The certificate is for another host, or for another time."""
 
 
 def prepare(url: str, tls: Tls) -> None:
-    """Load what a call to this URL takes: once for many calls, and before there are threads that would all do it at once.
+    """Load what a request to this URL takes: once for many, before there are threads that would all do it at once.
 
     :raises InvalidInput: ``tls.ca_path`` cannot be used
     :raises MissingLibrary: requests cannot be imported
@@ -87,127 +107,164 @@ def prepare(url: str, tls: Tls) -> None:
     _adapter(tls if url.startswith("https:") else None)
 
 
-def post(url: str, headers: dict[str, str], content: bytes, *, timeout: float, tls: Tls) -> Answer:
-    """POST once, following nothing and repeating nothing. Proxies are taken from the environment.
+def post(url: str, headers: dict[str, str], content: bytes, *, timeout: float, tls: Tls, max_body: int = MAX_BODY) -> Answer:
+    """POST once, as :func:`send` does."""
+    return send("POST", url, headers, content, timeout=timeout, tls=tls, max_body=max_body)
 
+
+def get(url: str, headers: dict[str, str], *, timeout: float, tls: Tls, max_body: int = MAX_BODY) -> Answer:
+    """GET once, as :func:`send` does."""
+    return send("GET", url, headers, None, timeout=timeout, tls=tls, max_body=max_body)
+
+
+def send(
+    method: str, url: str, headers: dict[str, str], content: bytes | None, *, timeout: float, tls: Tls, max_body: int = MAX_BODY
+) -> Answer:
+    """Send one request, following nothing and repeating nothing. Proxies are taken from the environment.
+
+    :param content: the body, None for none
     :param timeout: seconds, for all of it: name look-up, connection, TLS, and the last byte of the answer
-    :raises NoAnswer: the request may or may not have arrived
+    :param max_body: bytes of the answer that are read, and one more
+    :raises TransportError: the request may or may not have arrived
     :raises InvalidInput: ``tls.ca_path`` cannot be used
     :raises MissingLibrary: requests cannot be imported
     """
     requests = load_requests()
     adapter = _adapter(tls if url.startswith("https:") else None)
-    body = _Body(content)
+    attempt = _Attempt()
 
     def exchange() -> Answer:
         # Not by a session: it would add credentials from a .netrc and cookies, trust REQUESTS_CA_BUNDLE, and read the
         # whole body of a redirect, even of one that it does not follow.
-        request = requests.Request("POST", url, headers={**headers, **_HEADERS}, data=body).prepare()
+        request = requests.Request(method, url, headers={**headers, **_HEADERS}, data=content).prepare()
         proxies = requests.utils.get_environ_proxies(url)
         start = time.monotonic()
-        with adapter.send(request, stream=True, timeout=timeout, verify=tls.validate, proxies=proxies) as response:
+        with attempt.running(), adapter.send(request, stream=True, timeout=timeout, verify=tls.validate, proxies=proxies) as response:
             if response.status_code < 200:
                 # http.client takes an interim answer for the last one. What follows must not be there for the next request.
                 response.raw.close()
-                raise NoAnswer(f"an interim answer (HTTP {response.status_code}) came in place of a final one")
+                raise InvalidResponse(f"an interim answer (HTTP {response.status_code}) came in place of a final one")
             # Undecoded, because a small compressed body can grow without bound.
-            came = response.raw.read(MAX_BODY + 1, decode_content=False)
-            if len(came) <= MAX_BODY and response.raw.length_remaining:
-                raise NoAnswer("the answer was cut off")
+            came = response.raw.read(max_body + 1, decode_content=False)
+            if len(came) <= max_body and response.raw.length_remaining:
+                raise ConnectionFailed("the answer was cut off")
             return Answer(response.status_code, came, response.headers.get("Retry-After"), time.monotonic() - start)
 
     try:
-        return _in_a_lane(exchange, timeout)
+        return run_with_deadline(exchange, timeout)
     except queue.Empty:
-        raise NoAnswer(f"no whole answer within {timeout:g} seconds", "timeout") from None
+        raise Timeout(f"no whole answer within {timeout:g} seconds") from None
     except (requests.RequestException, requests.packages.urllib3.exceptions.HTTPError, OSError, ValueError, TypeError) as exc:
         # TypeError: requests meets a proxy without a host
-        raise NoAnswer(*_cause(exc)) from exc
+        raise _transport_error(exc) from exc
     finally:
-        body.given_up = True
+        attempt.give_up()
 
 
-class _Body(io.BytesIO):
-    """A request's body that is not sent any more once its caller has given up.
+class _Attempt:
+    """The connection of one request, so that it can be closed while the thread that sends waits for it.
 
-    Else a call that was held up, by a slow name look-up say, could register its key after the caller has registered another.
+    requests bounds single reads only: a server that trickles would hold thread and connection for ever. A request that was held up,
+    by a slow name look-up say, must not be sent after its caller has gone on.
     """
 
-    given_up = False
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if self.given_up:
-            raise OSError("given up")
-        return super().read(size)
-
-
-class _Lane:
-    """A thread that calls are made in, because requests bounds single reads only: a server that trickles would hold it for ever.
-
-    A lane whose call has not ended is left behind; being a daemon, it ends with its process.
-    """
+    _of_thread = threading.local()
 
     def __init__(self) -> None:
-        self._calls: queue.SimpleQueue[tuple[t.Callable[[], Answer], queue.SimpleQueue[Answer | BaseException]]] = queue.SimpleQueue()
-        threading.Thread(target=self._work, daemon=True).start()
+        self._mutex = threading.Lock()
+        self._given_up = False
+        # A descriptor of its own for the connection, which reaches it also while TLS wraps the other one.
+        self._socket: socket.socket | None = None
 
-    def run(self, call: t.Callable[[], Answer], seconds: float) -> Answer | BaseException:
-        """Return what the call returns or raises, or raise ``queue.Empty`` when time is up."""
-        # One for each call: what comes late must not be taken for the result of the next one.
-        results: queue.SimpleQueue[Answer | BaseException] = queue.SimpleQueue()
-        self._calls.put((call, results))
-        return results.get(timeout=seconds)
+    @contextlib.contextmanager
+    def running(self) -> t.Iterator[None]:
+        """Make this the attempt that the thread's connection belongs to."""
+        self._of_thread.attempt = self
+        try:
+            yield
+        finally:
+            with self._mutex:
+                if self._socket:
+                    self._socket.close()
+                    self._socket = None
 
-    def _work(self) -> None:
-        while True:
-            call, results = self._calls.get()
+    @classmethod
+    def use(cls, connected: t.Any) -> None:
+        """Take a connected socket to the attempt of this thread.
+
+        :raises OSError: the attempt was given up
+        """
+        attempt: _Attempt = cls._of_thread.attempt
+        with attempt._mutex:
+            if attempt._given_up:
+                raise OSError("given up")
+            if not attempt._socket:
+                attempt._socket = socket.socket(fileno=os.dup(connected.fileno()))
+
+    def give_up(self) -> None:
+        """End what is still under way. Without effect after the end of the request."""
+        with self._mutex:
+            self._given_up = True
+            if self._socket:
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+
+def _interruptible(pool_class: t.Any) -> t.Any:
+    """A urllib3 connection pool whose connections can be ended by :meth:`_Attempt.give_up`."""
+
+    class Connection(pool_class.ConnectionCls):  # type: ignore[misc]
+        def _new_conn(self) -> t.Any:
+            connected = super()._new_conn()
             try:
-                results.put(call())
-            except BaseException as exc:
-                results.put(exc)
+                _Attempt.use(connected)
+            except OSError:
+                connected.close()
+                raise
+            return connected
 
+        def putrequest(self, *args: t.Any, **kwargs: t.Any) -> None:
+            if self.sock is not None:  # kept from an earlier request
+                _Attempt.use(self.sock)
+            super().putrequest(*args, **kwargs)
 
-# Those that wait for a call, one for each that there have been at once.
-_lanes: list[_Lane] = []
+    class Pool(pool_class):  # type: ignore[misc]
+        ConnectionCls = Connection
 
-
-def _in_a_lane(call: t.Callable[[], Answer], seconds: float) -> Answer:
-    """Return what the call returns, or raise what it raises, or ``queue.Empty`` when time is up."""
-    try:
-        lane = _lanes.pop()
-    except IndexError:
-        lane = _Lane()
-    result = lane.run(call, seconds)
-    # Only now: the lane of a call that was given up, be it by a signal as that of Ansible's own time limit for a task, is busy.
-    _lanes.append(lane)
-    if isinstance(result, BaseException):
-        raise result
-    return result
+    return Pool
 
 
 @functools.cache
 def _adapter(tls: Tls | None) -> t.Any:
-    """One connection pool a process, so that a loop keeps its connection, and each thread its own."""
+    """One connection pool a process, so that a loop keeps its connection, and each thread its own.
+
+    :param tls: None for plain HTTP
+    """
     requests = load_requests()
     from requests.adapters import HTTPAdapter
 
+    urllib3 = requests.packages.urllib3
     # It logs what it cannot read of an answer's head, where the server may echo the API key, and Ansible's log file takes that in.
     logging.getLogger("urllib3").setLevel(logging.CRITICAL)
-    if tls is None:
-        return HTTPAdapter(pool_maxsize=MAX_CALLS)
-    if not tls.validate:
-        urllib3 = requests.packages.urllib3
+    if tls and not tls.validate:
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the user asked for it
-    context = _make_context(tls)
+    context = _make_context(tls) if tls else None
+    pools = {
+        "http": _interruptible(urllib3.connectionpool.HTTPConnectionPool),
+        "https": _interruptible(urllib3.connectionpool.HTTPSConnectionPool),
+    }
 
     class Adapter(HTTPAdapter):
         """Trusts what OpenSSL on this system trusts; requests alone would trust its own bundle."""
 
         def init_poolmanager(self, *args: t.Any, **kwargs: t.Any) -> None:
             super().init_poolmanager(*args, ssl_context=context, **kwargs)
+            self.poolmanager.pool_classes_by_scheme = pools
 
         def proxy_manager_for(self, proxy: str, **kwargs: t.Any) -> t.Any:
-            return super().proxy_manager_for(proxy, ssl_context=context, proxy_ssl_context=context, **kwargs)
+            manager = super().proxy_manager_for(proxy, ssl_context=context, proxy_ssl_context=context, **kwargs)
+            manager.pool_classes_by_scheme = pools
+            return manager
 
         def cert_verify(self, conn: t.Any, url: str, verify: t.Any, cert: t.Any) -> None:
             conn.cert_reqs = "CERT_REQUIRED" if verify else "CERT_NONE"
@@ -232,30 +289,41 @@ def _make_context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
-def _cause(exc: BaseException) -> tuple[str, str]:
-    """The innermost cause, as the system or OpenSSL names it, and its kind; the outer ones repeat URLs and object names."""
-    proxy = False
+def _transport_error(exc: BaseException) -> TransportError:
+    """The innermost cause, as the system or OpenSSL names it; the outer ones repeat URLs and object names."""
+    if isinstance(exc, TransportError):
+        return exc
+    proxy = ""
     seen = [exc]
     while True:
-        proxy = proxy or type(exc).__name__ == "ProxyError"
+        if type(exc).__name__ == "ProxyError":
+            proxy = "proxy: "
         inner = [getattr(exc, "reason", None), *exc.args, exc.__cause__, exc.__context__]
         following = next((e for e in inner if isinstance(e, BaseException) and e not in seen), None)
         if following is None:
             break
         exc = following
         seen.append(exc)
+    kind: type[TransportError] = ConnectionFailed
     if isinstance(exc, ssl.SSLCertVerificationError):
         text = f"certificate verify failed: {exc.verify_message}"
+        kind = WrongCertificate if exc.verify_code in _NOT_VALID_HERE_AND_NOW else UntrustedCertificate
     elif isinstance(exc, OSError):  # those of requests are, too
         text = exc.strerror or str(exc)
+        kind = (
+            TlsFailed
+            if isinstance(exc, ssl.SSLError)
+            else Timeout
+            if isinstance(exc, TimeoutError) or "Timeout" in type(exc).__name__
+            else ConnectionFailed
+        )
     elif isinstance(exc, (UnicodeError, TypeError, AssertionError)) or type(exc).__name__.startswith("Location"):
         # Its text may repeat the proxy's URL, password and all.
         text = f"no request can be made with this URL or the proxy's ({type(exc).__name__})"
     else:  # its text would repeat what the server sent
         text = f"what came back is not valid HTTP ({type(exc).__name__})"
-    text = shown(text).rstrip(".")  # a proxy's reason phrase may be anything
-    kind = "tls" if isinstance(exc, ssl.SSLError) else "timeout" if isinstance(exc, TimeoutError) or "Timeout" in type(exc).__name__ else "connection"
-    return f"proxy: {text}" if proxy else text, kind
+        kind = InvalidResponse
+    return kind(proxy + shown(text).rstrip("."))  # a proxy's reason phrase may be anything
 
 
 def shown(text: str, secret: str | None = None) -> str:

@@ -2,9 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Private to this collection: it can change in any release.
-
-"""Threads that share a list of work."""
+"""Work in threads: a list of it shared by several, or one piece with a deadline."""
 
 from __future__ import annotations
 
@@ -16,6 +14,7 @@ import typing as t
 from ._rate_limit import Cancelled, RateLimiter
 
 T = t.TypeVar("T")
+R = t.TypeVar("R")
 
 
 def for_each_in_threads(
@@ -66,3 +65,23 @@ def for_each_in_threads(
     finally:
         todo.clear()
         rate_limiter.stop()
+
+
+def run_with_deadline(work: t.Callable[[], R], seconds: float) -> R:
+    """Return what the work returns, or raise what it raises.
+
+    :raises queue.Empty: it has not ended in time. Its thread goes on; being a daemon, it ends with its process.
+    """
+    ended: queue.SimpleQueue[tuple[R | None, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            ended.put((work(), None))
+        except BaseException as exc:
+            ended.put((None, exc))
+
+    threading.Thread(target=run, daemon=True).start()
+    result, error = ended.get(timeout=seconds)
+    if error:
+        raise error
+    return t.cast(R, result)

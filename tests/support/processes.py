@@ -64,7 +64,6 @@ class Child:
     @staticmethod
     def _work(work: Callable[[], Any], writing: int) -> None:
         # Threads and connections stay with the parent.
-        _http._lanes.clear()
         _http._adapter.cache_clear()
         try:
             answer = {"result": work()}

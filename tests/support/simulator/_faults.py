@@ -5,7 +5,8 @@
 """How the simulator misbehaves on request: the faults that can be ordered, and the bytes that they send.
 
 A fault is a JSON object. `do` names its kind; `apply` (the key is registered nevertheless, if the request is right),
-`delay` (seconds before misbehaving) and `always` (not used up by a request) go with every kind. The kinds:
+`delay` (seconds before misbehaving), `always` (not used up by a request) and `method` (meets requests of this method alone) go with
+every kind. The kinds:
 
 | do | what the client sees | further keys (default) |
 |---|---|---|
@@ -111,7 +112,12 @@ class _Option(NamedTuple):
     default: Any
 
 
-_COMMON = {"apply": _Option(_flag, False), "delay": _Option(_seconds, 0.0), "always": _Option(_flag, False)}
+_COMMON = {
+    "apply": _Option(_flag, False),
+    "delay": _Option(_seconds, 0.0),
+    "always": _Option(_flag, False),
+    "method": _Option(_line, None),
+}
 _KINDS: dict[str, dict[str, _Option]] = {
     "answer": {
         "status": _Option(_status, _REQUIRED),
@@ -142,6 +148,7 @@ class Fault:
     apply: bool
     delay: float
     always: bool
+    method: str | None
     options: dict[str, Any]
 
     @property
@@ -186,7 +193,7 @@ def parse(document: Any) -> Fault:
 
 
 class Orders:
-    """The faults still to be delivered, in order, for each number and (`*`) for all."""
+    """The faults still to be delivered, in order, for each number or WABA ID and (`*`) for all."""
 
     def __init__(self) -> None:
         self._queues: dict[str, deque[Fault]] = {}
@@ -197,8 +204,8 @@ class Orders:
             raise ValueError('faults must be a JSON object of number or "*" -> list of faults')
         queues = {}
         for number, faults in document.items():
-            if number != "*" and not _rules.is_phone_number(number):
-                raise ValueError(f'{number!r} is neither "*" nor an E.164 number')
+            if number != "*" and not _rules.is_phone_number(number) and not number.isdigit():
+                raise ValueError(f'{number!r} is neither "*" nor an E.164 number nor a WABA ID')
             if not isinstance(faults, list):
                 raise ValueError(f"{number}: expected a list of faults")
             try:
@@ -207,12 +214,15 @@ class Orders:
                 raise ValueError(f"{number}: {error}") from None
         self._queues = queues
 
-    def take(self, phone_number: str | None) -> Fault | None:
-        """The fault for the next request to this number (None: to no number at all), used up unless it is for ever."""
-        for name in (phone_number, "*"):
-            queue = self._queues.get(name) if name is not None else None
-            if queue:
-                return queue[0] if queue[0].always else queue.popleft()
+    def take(self, target: str | None, method: str) -> Fault | None:
+        """The fault for the next request to this number or WABA (None: to neither), used up unless it is for ever."""
+        for name in (target, "*"):
+            queue = self._queues.get(name, ()) if name is not None else ()
+            fault = next((fault for fault in queue if fault.method in (None, method)), None)
+            if fault:
+                if not fault.always:
+                    self._queues[str(name)].remove(fault)
+                return fault
         return None
 
 

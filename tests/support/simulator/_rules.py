@@ -77,6 +77,8 @@ SERVER_ERROR = _documented(500, "WA-500", "Please try again later", {}, {"error"
 # Not in the vendor's table: what any web server says to a request that is not for this API.
 NOT_FOUND = Answer(404, None, b"404: Not Found", "text/plain")
 METHOD_NOT_ALLOWED = Answer(405, None, b"405: Method Not Allowed", "text/plain")
+# Stands for the answer to an allowed GET on the setter's URL, which `_held` makes.
+READ_BACK = Answer(200, None, b"")
 
 
 def read_accounts(document: Any) -> dict[str, Account]:
@@ -155,7 +157,7 @@ def judge(
     target = parse_path(raw_path)
     if target is None:
         return NOT_FOUND
-    if method != "POST":
+    if method not in ("POST", "GET"):
         return METHOD_NOT_ALLOWED
     sid, phone_number = target
     account = accounts.get(sid)
@@ -166,6 +168,8 @@ def judge(
         return BAD_CREDENTIALS
     if not account.available:
         return UNAVAILABLE
+    if method == "GET" and is_phone_number(phone_number):
+        return READ_BACK
     if key is None or list(content_types) != [CONTENT_TYPE] or not is_phone_number(phone_number):
         return BAD_PAYLOAD
     return SUCCESS

@@ -2,14 +2,16 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The server: the API itself, and under `/_simulator/` what steers and inspects it.
+"""The server: the APIs themselves, and under `/_simulator/` what steers and inspects them.
 
 | request | meaning |
 |---|---|
-| `GET /_simulator/state` | what is registered, the last 10,000 API requests, how many requests and connections |
+| `GET /_simulator/state` | what is registered, the last 10,000 API requests, how many requests and connections, and requests by URL and method |
 | `GET /_simulator/count` | `request_count` alone, cheap |
-| `DELETE /_simulator/state` | forget everything, faults too |
+| `DELETE /_simulator/state` | forget everything, faults and settings too |
 | `PUT /_simulator/faults` | replace the faults, see `_faults` |
+| `PUT /_simulator/settings` | change settings of reading back, see `_held` |
+| `PUT /_simulator/held` | change what numbers carry: number -> PEM, `{"pem": ..., "status": ...}`, or null for none |
 
 Everything lives in memory and in one thread; a restart forgets it, unless what is registered is handed on.
 """
@@ -22,14 +24,14 @@ import socket
 import struct
 import sys
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlencode
 
 from aiohttp import web
 
-from . import _faults, _rules
+from . import _faults, _held, _rules
 
 STEERING = "/_simulator/"
 MAX_REMEMBERED = 10_000
@@ -62,6 +64,7 @@ class _Seen(NamedTuple):
     headers: Mapping[str, str]
     body: bytes
     path: str
+    method: str
 
     def document(self) -> dict[str, Any]:
         headers: dict[str, str] = {}
@@ -92,6 +95,9 @@ class Handler:
         self._requests: deque[_Seen] = deque(maxlen=MAX_REMEMBERED)
         self._request_count = 0
         self._connection_count = 0
+        self._methods: dict[str, Counter[str]] = {}
+        self._settings = _held.Settings()
+        self._held = _held.HeldKeys()
         # Weak, because ids of closed connections come back for new ones.
         self._connections: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
 
@@ -113,6 +119,7 @@ class Handler:
                 if key is None:
                     raise ValueError(f"{number} has no public key")
                 self._registered.setdefault(sid, {})[number] = _Registration(key, int(what["count"]))
+                self._held.set(number, _held.Held(key))
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.raw_path.startswith(STEERING):
@@ -129,8 +136,9 @@ class Handler:
             self._connections.add(transport)
             self._connection_count += 1
 
-        sid, phone_number = _rules.parse_path(request.raw_path) or (None, None)
-        fault = self._orders.take(phone_number)
+        graph = _held.parse_graph_path(request.raw_path)
+        sid, phone_number = _rules.parse_path(request.raw_path) or (None, self._settings.phone_number(graph.object_id) if graph else None)
+        fault = self._orders.take(phone_number or (graph.object_id if graph else None), request.method)
         body = b""
         if fault is None or not fault.unread:
             try:
@@ -140,32 +148,46 @@ class Handler:
         key = _rules.parse_form(body)
         headers = request.headers
         api_keys = headers.getall("api-key", ())
-        answer = _rules.judge(
-            self._accounts,
-            method=request.method,
-            raw_path=request.raw_path,
-            api_keys=api_keys,
-            content_types=headers.getall("Content-Type", ()),
-            key=key,
-        )
+        if graph:
+            answer = _held.graph_answer(
+                self._settings,
+                self._held,
+                method=request.method,
+                target=graph,
+                authorization=headers.get("Authorization"),
+                base_url=f"{request.scheme}://{request.host}",
+            )
+        else:
+            answer = _rules.judge(
+                self._accounts,
+                method=request.method,
+                raw_path=request.raw_path,
+                api_keys=api_keys,
+                content_types=headers.getall("Content-Type", ()),
+                key=key,
+            )
+        if answer is _rules.READ_BACK and phone_number is not None:
+            answer = _held.kaleyra_answer(self._settings.kaleyra_get, self._held.visible(phone_number))
         if answer is _rules.SUCCESS and (fault is None or fault.apply):
             assert sid is not None and phone_number is not None and key is not None
             numbers = self._registered.setdefault(sid, {})
             earlier = numbers.get(phone_number)
             numbers[phone_number] = _Registration(key, earlier.times + 1 if earlier else 1)
+            self._held.set(phone_number, _held.Held(key), self._settings.visible_after)
 
         whole: _faults.WholeAnswer | None = None
         status: int | None = answer.status
         code = answer.code
         if fault is not None:
-            whole = _faults.whole_answer(fault, ", ".join(api_keys), body)
+            whole = _faults.whole_answer(fault, ", ".join(api_keys) or headers.get("Authorization", ""), body)
             status, code = fault.status, whole.code if whole else None
         # Before any sleep, so that a request that is left hanging can be inspected.
         self._request_count += 1
         fingerprint = key.fingerprint if key else None
         self._requests.append(
-            _Seen(sid, phone_number, status, code, fingerprint, headers, body[:_MAX_KEPT_BODY], request.raw_path)
+            _Seen(sid, phone_number, status, code, fingerprint, headers, body[:_MAX_KEPT_BODY], request.raw_path, request.method)
         )
+        self._methods.setdefault(request.raw_path.partition("?")[0], Counter())[request.method] += 1
         if self._log:
             # Not the code of an ordered answer, which may repeat the API key.
             outcome = f"fault {fault.do}" if fault else code or "-"
@@ -212,13 +234,19 @@ class Handler:
         if what == ("DELETE", "state"):
             self._forget()
             return web.Response(status=204)
-        if what == ("PUT", "faults"):
-            try:
-                self._orders.replace(json.loads(await request.read()))
-            except ValueError as error:
-                return web.Response(status=400, text=f"{error}\n")
-            return web.Response(status=204)
-        return web.Response(status=404, text="there is: GET count, GET state, DELETE state, PUT faults\n")
+        changes = {"faults": self._orders.replace, "settings": self._settings.update, "held": self._hold}
+        change = changes.get(what[1]) if request.method == "PUT" else None
+        if change is None:
+            return web.Response(status=404, text=f"there is: GET count, GET state, DELETE state, PUT {', PUT '.join(changes)}\n")
+        try:
+            change(json.loads(await request.read()))
+        except ValueError as error:
+            return web.Response(status=400, text=f"{error}\n")
+        return web.Response(status=204)
+
+    def _hold(self, document: Any) -> None:
+        for number, held in _held.read_held(document).items():
+            self._held.set(number, held)
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -226,6 +254,7 @@ class Handler:
             "requests": [seen.document() for seen in self._requests],
             "request_count": self._request_count,
             "connection_count": self._connection_count,
+            "methods": self._methods,
         }
 
 

@@ -23,13 +23,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
+
+
+def waba_numbers(numbers: Iterable[str], *, first_id: int = 2_000_001, **further: Any) -> list[dict[str, Any]]:
+    """Numbers in E.164 as Meta lists them: with an ID each, and formatted as `+1 631-555-5555`."""
+    return [
+        {"id": str(first_id + place), "display_phone_number": f"+{number[1:3]} {number[3:6]}-{number[6:]}", **further}
+        for place, number in enumerate(numbers)
+    ]
 
 
 class SimulatorError(Exception):
@@ -169,8 +177,29 @@ class Simulator:
         """
         self._steer("PUT", "faults", faults)
 
+    def configure(self, **settings: Any) -> None:
+        """Change how both APIs read back: the settings are those of `_held.Settings`."""
+        self._steer("PUT", "settings", settings)
+
+    def hold(self, keys: Mapping[str, str | Mapping[str, Any] | None]) -> None:
+        """Change what numbers carry, by no request: number -> PEM, `{"pem": ..., "status": ...}`, or None for none."""
+        self._steer("PUT", "held", keys)
+
+    def methods(self) -> dict[str, int]:
+        """Method -> how many API requests there were with it."""
+        total: dict[str, int] = {}
+        for counts in self.methods_by_url().values():
+            for method, count in counts.items():
+                total[method] = total.get(method, 0) + count
+        return total
+
+    def methods_by_url(self) -> dict[str, dict[str, int]]:
+        """Path without query -> method -> how many API requests there were."""
+        methods: dict[str, dict[str, int]] = self.state()["methods"]
+        return methods
+
     def reset(self) -> None:
-        """Forget everything: registered keys, requests, counts and faults."""
+        """Forget everything: registered and held keys, requests, counts, faults and settings."""
         self._steer("DELETE", "state")
 
     def stop(self) -> None:

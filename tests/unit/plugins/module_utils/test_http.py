@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import json
+import os
 import shutil
 import signal
 import socket
@@ -21,7 +23,18 @@ import pytest
 import requests
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _http
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import InvalidInput
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import MAX_BODY, Answer, NoAnswer, Tls, post
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import (
+    MAX_BODY,
+    Answer,
+    ConnectionFailed,
+    Timeout,
+    Tls,
+    TransportError,
+    UntrustedCertificate,
+    WrongCertificate,
+    get,
+    post,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.authority import Authority
@@ -31,6 +44,13 @@ NUMBER, OTHER = "+919876543210", "+14155550123"
 SID, API_KEY = "HXAP16TESTING97IN", "A0b1C2d3E4+/f5G6=h7"
 HEADERS = {"api-key": API_KEY, "Content-Type": "application/x-www-form-urlencoded"}
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """Connects whoever comes, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
+        yield listening.getsockname()[1]
 
 
 @pytest.fixture(autouse=True)
@@ -46,8 +66,8 @@ def _post(base_url: str, number: str = NUMBER, *, timeout: float = 20, tls: Tls 
     return post(url, HEADERS, urlencode({"business_public_key": pem}).encode(), timeout=timeout, tls=tls)
 
 
-def _no_answer(base_url: str, **options: Any) -> str:
-    with pytest.raises(NoAnswer) as caught:
+def _no_answer(base_url: str, kind: type[TransportError] = TransportError, **options: Any) -> str:
+    with pytest.raises(kind) as caught:
         _post(base_url, **options)
     message = str(caught.value)
     # A cause for people: no object names, no pools, no URL with the account's SID in it.
@@ -218,6 +238,34 @@ def test_a_slow_name_look_up_counts_too(simulator: Simulator, monkeypatch: pytes
     assert time.monotonic() - began < 1.9
 
 
+@pytest.mark.parametrize("where", ["headers", "body", "handshake"])
+def test_a_call_given_up_leaves_no_thread_and_no_descriptor(where: str, simulator: Simulator, silent_port: int) -> None:
+    url = f"https://127.0.0.1:{silent_port}"
+    if where != "handshake":
+        url = simulator.url
+        simulator.faults({"*": [{"do": "trickle", "where": where, "interval": 0.05, "always": True}]})
+    threads, descriptors = threading.active_count(), len(os.listdir("/dev/fd"))
+
+    def give_up(dummy: int) -> None:
+        with pytest.raises(Timeout):
+            _post(url, timeout=0.1)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(give_up, range(80)))
+    until = time.monotonic() + 10
+    while threading.active_count() > threads and time.monotonic() < until:
+        time.sleep(0.01)
+    assert threading.active_count() <= threads
+    assert len(os.listdir("/dev/fd")) <= descriptors + 8
+
+
+def test_get_sends_no_body(simulator: Simulator, odd_server: Callable[..., Any]) -> None:
+    server = odd_server(OK)
+    assert get(f"http://127.0.0.1:{server.port}/x?y=z", HEADERS, timeout=20, tls=Tls()) == Answer(200, b"{}")
+    head, dummy, body = server.requests[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"GET /x?y=z HTTP/1.1\r\n") and b"content-length" not in head.lower() and body == b""
+
+
 _INTERRUPTED = """
 import signal, sys
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import Tls, post
@@ -242,7 +290,7 @@ except Interrupted:
 def test_a_call_that_was_interrupted_does_not_answer_for_the_next_one(simulator: Simulator, start: Callable[..., Any]) -> None:
     """Ansible's task keyword `timeout` interrupts one item of a loop by a signal, and goes on with the next in the same process."""
     refused = {"do": "answer", "status": 401, "body": {}}
-    simulator.faults({NUMBER: [{"do": "answer", "status": 200, "delay": 3, "body": {}}], OTHER: [refused]})
+    simulator.faults({NUMBER: [{"do": "answer", "status": 200, "delay": 60, "body": {}}], OTHER: [refused]})
     process = start(_INTERRUPTED, simulator.url)
     until = time.monotonic() + 30
     while not simulator.count() and time.monotonic() < until:
@@ -349,14 +397,14 @@ def test_what_is_no_whole_answer_is_none(fault: dict[str, Any], cause: str, simu
 )
 def test_whatever_a_server_sends_is_an_answer_or_none(simulator: Simulator, sent: str) -> None:
     simulator.faults({"*": [{"do": "raw", "bytes": sent}]})
-    with contextlib.suppress(NoAnswer):
+    with contextlib.suppress(TransportError):
         assert isinstance(_post(simulator.url, timeout=5), Answer)
 
 
 def test_a_port_where_nobody_listens_is_named_by_the_system() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-        assert _no_answer(f"http://127.0.0.1:{bound.getsockname()[1]}") == "Connection refused"
+        assert _no_answer(f"http://127.0.0.1:{bound.getsockname()[1]}", ConnectionFailed) == "Connection refused"
 
 
 @pytest.mark.parametrize(
@@ -466,7 +514,7 @@ def test_ca_path_can_be_a_folder(authority: Authority, https: str, tmp_path: Pat
 
 def test_an_unknown_authority_is_refused_and_gets_nothing(authority: Authority, odd_server: Callable[..., Any]) -> None:
     server = odd_server(OK, authority.issue("127.0.0.1"))
-    message = _no_answer(f"https://127.0.0.1:{server.port}")
+    message = _no_answer(f"https://127.0.0.1:{server.port}", UntrustedCertificate)
     assert message == "certificate verify failed: unable to get local issuer certificate"
     assert all(request == b"" for request in server.requests)
 
@@ -498,8 +546,8 @@ def test_a_self_signed_certificate_is_named_so(
 def test_a_wrong_certificate_of_a_trusted_authority_is_refused(
     name: str, days: int, cause: str, authority: Authority, odd_server: Callable[..., Any]
 ) -> None:
-    server = odd_server(OK, authority.issue(name, days=days))
-    message = _no_answer(f"https://127.0.0.1:{server.port}", tls=Tls(ca_path=str(authority.path)))
+    server = odd_server(OK, authority.issue(name, last=days))
+    message = _no_answer(f"https://127.0.0.1:{server.port}", WrongCertificate, tls=Tls(ca_path=str(authority.path)))
     assert message.rstrip(".") == f"certificate verify failed: {cause}"
     assert all(request == b"" for request in server.requests)
 
@@ -513,7 +561,7 @@ def test_another_host_s_name_is_refused(authority: Authority, odd_server: Callab
 def test_validation_can_be_switched_off_and_warns_of_nothing(
     authority: Authority, odd_server: Callable[..., Any], recwarn: pytest.WarningsRecorder
 ) -> None:
-    server = odd_server(OK, authority.issue("evil.example", days=-1))
+    server = odd_server(OK, authority.issue("evil.example", last=-1))
     assert _post(f"https://127.0.0.1:{server.port}", tls=Tls(validate=False)).status == 200
     assert not [str(warning.message) for warning in recwarn if "Unverified" in str(warning.message)]
     # For that one call alone.
