@@ -22,7 +22,7 @@ import typing as t
 
 from ._errors import InvalidInput, KeyPairError
 from ._libraries import load_cryptography
-from ._lock import Lock
+from ._lock import LockTimeout, file_lock
 from ._rotation import Keys, Plan, in_utc
 
 _MAX_BYTES = 64 * 1024
@@ -353,19 +353,14 @@ class KeyFiles:
 
     @contextlib.contextmanager
     def _locked(self) -> t.Iterator[None]:
-        lock = Lock(self._lock_path, 0)
-        with self._naming(self._lock_path):
-            taken = lock.take(_LOCK_TIMEOUT)
-        if not taken:
+        try:
+            with self._naming(self._lock_path), file_lock(self._lock_path, timeout=_LOCK_TIMEOUT):
+                yield
+        except LockTimeout:
             raise KeyPairError(
                 f"Another process has been changing the key pair {self.current.private} for {_LOCK_TIMEOUT:g} seconds "
                 f"(its lock is {self._lock_path}). Wait for it or end it, then run this again."
-            )
-        try:
-            with self._naming(self.current.private):
-                yield
-        finally:
-            lock.free()
+            ) from None
 
     @contextlib.contextmanager
     def _naming(self, path: str) -> t.Iterator[None]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _key_files
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _key_files, _lock
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import InvalidInput, KaleyraError, KeyPairError
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._key_files import KeyFiles, PrivateKey, parse_private_key
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._rotation_steps import run_step
@@ -46,6 +46,15 @@ def pem_of(key: Any, passphrase: bytes | None = None, form: str = "PKCS8") -> by
 @pytest.fixture(scope="module")
 def keys() -> list[bytes]:
     return [pem_of(rsa.generate_private_key(65537, 2048)) for dummy in range(4)]
+
+
+@pytest.fixture(autouse=True)
+def _close_lock_files() -> Iterator[None]:
+    """Each folder has a lock file, which stays open while its process lives."""
+    yield
+    for descriptor in _lock._descriptors.values():
+        os.close(descriptor)
+    _lock._descriptors.clear()
 
 
 @pytest.fixture(autouse=True)
