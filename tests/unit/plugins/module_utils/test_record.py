@@ -556,7 +556,7 @@ def test_a_success_that_cannot_be_put_on_record_is_reported(record: RecordFile, 
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_anything_is_sent(run: Callable[..., str]) -> None:
-    # Modes mean nothing to root, so the process becomes nobody, in a folder that nobody can reach.
+    # Modes mean nothing to root, unless it gives up that right.
     with tempfile.TemporaryDirectory() as parent:
         os.chmod(parent, 0o755)
         folder = Path(parent, "cache")
@@ -564,8 +564,8 @@ def test_a_folder_that_cannot_be_written_is_named_before_anything_is_sent(run: C
         folder.chmod(0o555)
         code = """
 if os.geteuid() == 0:
-    os.setgid(65534)
-    os.setuid(65534)
+    from support.privileges import drop_capabilities
+    drop_capabilities()
 assert record.read() is None
 for each in (record.exclusive(5), record.registering(key)):
     try:
