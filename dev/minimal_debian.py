@@ -84,9 +84,12 @@ def mirror() -> list[str]:
     return []
 
 
-def make(root: Path) -> None:
-    """Install Debian, and tell it how to reach the package index."""
+def install(root: Path) -> None:
     subprocess.run(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, root, *mirror()], stdout=subprocess.DEVNULL, check=True)
+
+
+def connect(root: Path) -> None:
+    """Have it reach the package index as this machine does."""
     for name in _SETTINGS:
         if Path(name).exists():
             destination = root / name[1:]
@@ -154,8 +157,9 @@ def main() -> int:
         root = options.root or Path(folder, "root")
         if not (root / "usr/bin/git").exists():
             start = time.monotonic()
-            make(root)
+            install(root)
             print(f"A minimal Debian was made in {time.monotonic() - start:.0f} s.", flush=True)
+        connect(root)
         for user in USERS:
             copy_checkout(root, user)
         with concurrent.futures.ThreadPoolExecutor() as pool:
