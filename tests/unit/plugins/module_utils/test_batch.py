@@ -150,22 +150,8 @@ def test_warnings_are_told_once_for_numbers_that_share_them(params: Params) -> N
         result = _all(options, check_mode=check_mode)
         assert {number["reason"] for number in result["numbers"]} == {"unreadable"}
         (warning,) = result["warnings"]
-        assert warning.startswith(f"{', '.join(NUMBERS[:3])} and 37 more: The record does not count")
+        assert warning.startswith(f"{', '.join(NUMBERS[:3])} and 37 more: Ignoring an invalid record in cache_path")
     assert _all(options)["warnings"] == []
-
-
-@pytest.mark.parametrize("count", [3, 150])
-def test_what_a_kill_left_behind_goes_with_the_next_real_run(params: Params, count: int) -> None:
-    """Looked for number by number in a short list, by one look into the folder for a long one."""
-    options = params(phone_numbers=[f"+9198{7000000 + n:08}" for n in range(count)])
-    _all(options)
-    litter = [Path(f"{path}.new") for path in Path(options["cache_path"]).glob("*.json")]
-    for path in litter:
-        path.write_text("half a rec")
-    _all(options, check_mode=True)
-    assert all(path.exists() for path in litter)
-    _all(options)
-    assert not any(path.exists() for path in litter)
 
 
 def test_the_one_message_is_short_however_many_fail(params: Params, simulator: Simulator) -> None:
@@ -209,21 +195,21 @@ def test_a_list_is_held_to_its_rate(params: Params, starts: list[float]) -> None
 
 def test_one_429_holds_the_whole_list_and_its_number_succeeds_in_the_end(params: Params, simulator: Simulator, starts: list[float]) -> None:
     simulator.faults({NUMBERS[0]: [{**THROTTLED, "headers": {"Retry-After": "1"}}]})
-    result = _all(params(phone_numbers=NUMBERS, retries=3, concurrency=4))
+    result = _all(params(phone_numbers=NUMBERS[:12], retries=3, concurrency=2))
     assert _by_number(result)[NUMBERS[0]]["attempts"] == 2
-    assert simulator.count() == 41
-    # Nobody starts for a second, whoever was throttled; what had started then is some more than the four that were under way.
+    assert simulator.count() == 13
+    # Nobody starts for a second, whoever was throttled; what had started then is some more than the two that were under way.
     pause = max(_gaps(starts))
     assert pause > 0.9
     before = _gaps(starts).index(pause) + 1
-    assert before < 40
+    assert before < 12
 
 
 def test_an_account_s_limit_is_found_and_no_number_is_lost_to_it(params: Params, simulator: Simulator) -> None:
     """Throttled at once at each burst: nearly all in the beginning, and with a few attempts for each number all get through."""
-    simulator.faults({"*": [{**THROTTLED, "headers": {"Retry-After": "0"}}] * 12})
-    result = _all(params(phone_numbers=NUMBERS, retries=8, concurrency=8))
-    assert result["changed"] and result["attempts"] == simulator.count() == 52
+    simulator.faults({"*": [{**THROTTLED, "headers": {"Retry-After": "0"}}] * 8})
+    result = _all(params(phone_numbers=NUMBERS[:16], retries=8, concurrency=8))
+    assert result["changed"] and result["attempts"] == simulator.count() == 24
 
 
 def test_where_the_api_throttles_for_ever_each_number_ends_within_its_attempts(params: Params, simulator: Simulator) -> None:
@@ -279,6 +265,7 @@ print((many - few) / 400)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["check", "real"])
 def test_a_number_takes_less_than_three_kilobytes(mode: str, params: Params, run: Callable[..., str]) -> None:
     assert float(run(_MEMORY, json.dumps(params(phone_numbers=[])), mode)) < 3 * 1024
