@@ -29,7 +29,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help
 help:  ## Say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' Makefile
 
 .PHONY: setup
 setup: $(READY)  ## Install in .cache what tests and demo need, from the package index
@@ -41,6 +41,14 @@ demo: $(READY)  ## Register the numbers of an example inventory with the simulat
 .PHONY: demo-reset
 demo-reset:  ## Forget the demo's key pair, records and registrations
 	rm -rf $(CACHE)/demo
+
+.PHONY: simulator
+simulator: $(READY)  ## Run the demo's API for an inventory of your own, and print its account
+	@python -m dev.demo.simulator
+
+.PHONY: simulator-reset
+simulator-reset:  ## Forget the simulator's registrations
+	rm -rf $(CACHE)/simulator
 
 .PHONY: test
 test: $(READY)  ## Test what the collection promises, in a few minutes: unit tests, the quicker functional ones, lint
