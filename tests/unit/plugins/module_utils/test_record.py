@@ -590,7 +590,7 @@ def test_a_record_of_format_1_is_read(state: str, checksum: str, possible: tuple
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_anything_is_sent(run: Callable[..., str]) -> None:
-    # Modes mean nothing to root, so the process becomes nobody, in a folder that nobody can reach.
+    # Modes mean nothing to root, unless it gives up that right.
     with tempfile.TemporaryDirectory() as parent:
         os.chmod(parent, 0o755)
         folder = Path(parent, "cache")
@@ -598,8 +598,8 @@ def test_a_folder_that_cannot_be_written_is_named_before_anything_is_sent(run: C
         folder.chmod(0o555)
         code = """
 if os.geteuid() == 0:
-    os.setgid(65534)
-    os.setuid(65534)
+    from support.privileges import drop_capabilities
+    drop_capabilities()
 assert record.read() is None
 for each in (record.exclusive(5), record.registering(key)):
     try:
@@ -651,8 +651,8 @@ def test_what_cannot_be_written_is_told_without_writing(run: Callable[..., str])
         Path(parent, "file").write_text("")
         code = """
 if os.geteuid() == 0:
-    os.setgid(65534)
-    os.setuid(65534)
+    from support.privileges import drop_capabilities
+    drop_capabilities()
 for path in sys.argv[3:]:
     try:
         RecordFile(path, "api.in.kaleyra.io", "HXAP16TESTING97IN", sys.argv[2]).require_writable()
@@ -662,7 +662,7 @@ for path in sys.argv[3:]:
 """
         paths = [str(closed), f"{closed}/a/b", f"{parent}/file", f"{parent}/file/a", tempfile.gettempdir()]
         lines = run(_PREPARED + code, "", NUMBER, *paths).splitlines()
-        assert [line.partition(": ")[2].partition(".")[0] for line in lines] == [
+        assert [line.partition(": ")[2].partition(". ")[0] for line in lines] == [
             *(f"{closed} cannot be written", f"{closed} cannot be written"),
             *(f"{parent}/file is not a directory", f"{parent}/file is not a directory"),
             "",

@@ -384,6 +384,7 @@ def test_no_junk_in_the_folder_makes_it_fail(files: list[tuple[str, Any]], tmp_p
 # --- speed ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ten_thousand_records_take_little_more_than_their_reading(folder: Path, ask: Ask) -> None:
     """Against what cannot be done without, on the same machine and in turn: reading and parsing each file."""
     folder.mkdir()
