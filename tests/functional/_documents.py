@@ -229,7 +229,7 @@ class Reader:
         elif words[0] in ("ansible", "ansible-inventory"):
             clean = {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(self.folder), "LANG": "C.UTF-8", "ANSIBLE_COLLECTIONS_PATH": COLLECTIONS}
             environment = {**clean, **self.environment}
-            command = [BIN / words[0], *words[1:]]
+            command = [str(BIN / words[0]), *words[1:]]
             done = subprocess.run(command, cwd=self.folder, env=environment, check=False, capture_output=True, text=True)
             assert done.returncode == 0 and "unreachable" not in done.stdout.lower(), done.stdout + done.stderr
             self.done += 1
