@@ -15,8 +15,8 @@ description:
   - Makes WhatsApp Business numbers carry one RSA public key, with the call C(flows_encryption) of Kaleyra's WhatsApp Flow API v2. It
     takes one number, or a list of thousands, which is much faster than a loop.
   - The number must be registered, its WABA onboarded on Kaleyra's WhatsApp API v2, and the account must have an active WhatsApp plan.
-  - The API is not asked which key a number carries. This module keeps a small record for each number of what was last proved
-    to be registered, and sends nothing while the wanted key is on record.
+  - This module keeps a small record for each number of what was last confirmed to be registered, and sends nothing while the wanted key
+    is on record. With O(read_back) it reads which key the number carries, which then counts in place of the record.
   - The record is written before the request as unconfirmed, and confirmed after a proven success. Whatever happens in between, a kill
     or a lost answer included, makes the next run register the key again, which is harmless.
 requirements:
@@ -26,16 +26,19 @@ requirements:
 attributes:
   check_mode:
     support: full
-    description: Sends and writes nothing, and returns the same RV(ignore:changed), RV(reason) and RV(ignore:diff) as a real run would.
+    description:
+      - Registers and writes nothing, and sends nothing but the GET requests of O(read_back).
+      - Returns the same RV(ignore:changed), RV(reason) and RV(ignore:diff) as a real run would.
   diff_mode:
     support: full
     description: Shows public facts alone.
   idempotent:
     support: partial
     description:
-      - Idempotent as far as the record tells. A key that somebody else has set for the number since is not seen, and neither is a number
-        that was registered anew on WhatsApp and so has lost its key. Use O(force) or O(cache_valid_time) for that.
-      - Where the record does not outlive the run, as in a container, the key is registered again in each run.
+      - Idempotent as far as the record tells, or O(read_back). Without the latter, a key that somebody else has set for the number since is
+        not seen, and neither is a number that was registered anew on WhatsApp and so has lost its key. Use O(read_back), O(force) or
+        O(cache_valid_time) for that.
+      - Where the record does not outlive the run, as in a container, the key is registered again in each run, unless it is read back.
   async:
     support: full
     description: Can be used with C(async).
@@ -45,7 +48,8 @@ attributes:
       - Use C(group/kaleyra.whatsapp.kaleyra) in C(module_defaults) to set what all tasks of an account share, as in the example. The other
         module of the group is M(kaleyra.whatsapp.kaleyra_flows_encryption_info).
       - Both have O(pod), O(api_url), O(sid), O(api_key), O(cache_path), O(timeout), O(retries), O(validate_certs), O(ca_path),
-        O(phone_numbers), O(business_public_key) and O(business_public_key_path). Set the defaults of other options for this module alone.
+        O(phone_numbers), O(business_public_key), O(business_public_key_path), O(concurrency), O(max_requests_per_second), O(read_back) and
+        what belongs to it. Set the defaults of other options for this module alone.
     membership:
       - kaleyra.whatsapp.kaleyra
 options:
@@ -157,6 +161,8 @@ options:
       - PEM file (or hashed folder) with the certificate authorities to trust.
       - Without it the system's trust store counts, as with C(curl).
     type: path
+extends_documentation_fragment:
+  - kaleyra.whatsapp._read_back
 notes:
   - An empty string counts as not given, for every option. Credential forms and surveys give one for what was left blank.
   - On a local connection without C(become), C(async) and C(environment), the work is done inside Ansible's own worker, which is
@@ -210,6 +216,17 @@ EXAMPLES = r"""
     business_public_key: "{{ flows_public_key }}"
     known_fingerprint: "{{ flows_registered_fingerprint | default('') }}"
 
+- name: Register it for the numbers that do not carry it, whatever is on record
+  kaleyra.whatsapp.kaleyra_flows_encryption:
+    pod: in
+    sid: HXAP16XXXXXX97IN
+    api_key: "{{ vault_kaleyra_api_key }}"
+    phone_numbers: ["+919876543210", "+919876543211"]
+    business_public_key_path: /etc/flows/public.pem
+    read_back: meta
+    meta_access_token: "{{ vault_meta_access_token }}"
+    meta_waba_ids: ["102290129340398"]
+
 - name: Say once what the tasks of an account share
   module_defaults:
     group/kaleyra.whatsapp.kaleyra:
@@ -252,6 +269,8 @@ reason:
     - V(up_to_date) is the only reason not to. V(absent) means that there is no record, V(different) that another key is on record,
       V(expired) that the record is older than O(cache_valid_time), V(forced) that only O(force) asked for it, V(unconfirmed) that an
       earlier registration did not come to its end, V(unreadable) that the record cannot be read or is that of another number.
+    - With O(read_back), V(up_to_date), V(absent) and V(different) are about what the number carries. V(drifted) means that it carries
+      another key than the wanted one that is on record, or none, V(mismatch) that it carries the wanted key with that status.
   returned: with O(phone_number), once the options could be read
   type: str
   sample: absent
@@ -260,6 +279,25 @@ attempts:
   returned: always, once the options could be read
   type: int
   sample: 1
+held_fingerprint:
+  description:
+    - Fingerprint of the key that the number carried, as read before anything was registered.
+    - Null for no key, and where it could not be read.
+  returned: with O(phone_number) and O(read_back)
+  type: str
+  sample: null
+held_status:
+  description: Status of that key's signature, V(valid), V(mismatch), or null if that was not told.
+  returned: with O(phone_number) and O(read_back)
+  type: str
+  sample: null
+verified:
+  description:
+    - Whether the number was seen to carry the key after it was registered. V(false) is a failure with RV(outcome=unknown).
+    - Null where that could not be read, and where nothing was registered.
+  returned: with O(phone_number) and O(read_back)
+  type: bool
+  sample: true
 http_status:
   description: HTTP status of the last answer.
   returned: with O(phone_number), after a call that was answered
@@ -316,6 +354,15 @@ numbers:
     attempts:
       description: How many HTTP requests were sent for it.
       type: int
+    held_fingerprint:
+      description: As RV(held_fingerprint), with O(read_back).
+      type: str
+    held_status:
+      description: As RV(held_status), with O(read_back).
+      type: str
+    verified:
+      description: As RV(verified), with O(read_back).
+      type: bool
     http_status:
       description: As RV(http_status), after a call that was answered.
       type: int
@@ -344,6 +391,7 @@ from ansible_collections.kaleyra.whatsapp.plugins.module_utils._batch import reg
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._module import (
     PUBLIC_KEY_OPTIONS,
     PUBLIC_KEY_RULES,
+    READ_BACK_OPTIONS,
     TLS_OPTIONS,
     ModuleSpec,
     from_environment,
@@ -375,6 +423,7 @@ SPEC = ModuleSpec(
         "retries": {"type": "int", "default": 3},
         "concurrency": {"type": "int", "default": 8},
         "max_requests_per_second": {"type": "float"},
+        **READ_BACK_OPTIONS,
         **TLS_OPTIONS,
     },
     rules={
