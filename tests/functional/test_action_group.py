@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from functional.test_info import INFO
-from support.playbook_runs import API_KEY, AS_A_MODULE, EXECUTION_MODES, MODULE, SID, KeyPair, Playbooks, Run, assert_nowhere, new_number
+from support.playbook_runs import API_KEY, AS_A_MODULE, EXECUTION_MODES, INFO, MODULE, SID, KeyPair, Playbooks, Run, assert_nowhere, new_number
 from support.simulator.client import Simulator
 
 pytestmark = pytest.mark.slow

@@ -9,10 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.playbook_runs import EXECUTION_MODES, SID, WA_500, KeyPair, Playbooks, assert_nowhere, new_number, secret_lines
+from support.playbook_runs import EXECUTION_MODES, INFO, SID, WA_500, KeyPair, Playbooks, assert_nowhere, new_number, secret_lines
 from support.simulator.client import Simulator
-
-INFO = "kaleyra.whatsapp.kaleyra_flows_encryption_info"
 
 
 def info(name: str, door: str, **options: Any) -> dict[str, Any]:

@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
-from urllib.parse import quote_plus
 
 import pytest
 from support.playbook_runs import (
@@ -23,16 +21,12 @@ from support.playbook_runs import (
     new_number,
     openssl,
     secret_lines,
+    spellings,
 )
 from support.simulator.client import Simulator
 
 CALLBACKS = ("ansible.builtin.default", pytest.param("ansible.posix.json", marks=pytest.mark.slow))
 EVERYTHING = ("-vvvv", "--diff")
-
-
-def spellings(secret: str) -> list[str]:
-    """The ways in which a secret can get into a text."""
-    return [secret, quote_plus(secret), base64.b64encode(secret.encode()).decode().rstrip("=")[:-1], secret[::-1]]
 
 
 def talkative(playbooks: Playbooks, callback: str) -> dict[str, str]:

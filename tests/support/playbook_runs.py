@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import itertools
 import json
@@ -21,6 +22,7 @@ import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 from support.keys import KeyPair as KeyPair
 from support.keys import fingerprint_of as fingerprint_of
@@ -40,6 +42,7 @@ CLOSED_API_KEY = "Functional-Tests-Api-Key-Closed"
 ACCOUNTS: dict[str, str | dict[str, Any]] = {SID: API_KEY, CLOSED_SID: {"api_key": CLOSED_API_KEY, "available": False}}
 
 MODULE = "kaleyra.whatsapp.kaleyra_flows_encryption"
+INFO = f"{MODULE}_info"
 
 # The two doors to the same work: inside Ansible's worker, or as a module in a process of its own.
 WORKER, AS_A_MODULE = "worker", "module"
@@ -290,6 +293,11 @@ def assert_execution_mode(run: Run, door: str) -> None:
     assert tasks
     expected = len(tasks) if door == AS_A_MODULE else 0
     assert run.modules.count("kaleyra_flows_encryption") == expected, run.modules
+
+
+def spellings(secret: str) -> list[str]:
+    """The ways in which a secret can get into a text."""
+    return [secret, quote_plus(secret), base64.b64encode(secret.encode()).decode().rstrip("=")[:-1], secret[::-1]]
 
 
 def assert_nowhere(secrets: Iterable[str], places: Mapping[Any, str]) -> None:
