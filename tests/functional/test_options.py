@@ -317,8 +317,8 @@ def test_keys_that_the_api_does_not_take_are_refused(
     private.write_text(key.private)
     certificate = openssl("req", "-x509", "-key", private, "-subj", "/CN=test", "-days", "1")
     keys = {
-        "1024 bits": (KeyPair.make("RSA", "rsa_keygen_bits:1024").public, ["RSA with 1024 bits", "openssl genpkey"]),
-        "elliptic curve": (KeyPair.make("EC", "ec_paramgen_curve:P-256").public, ["of the kind EC", "openssl genpkey"]),
+        "1024 bits": (KeyPair.make("RSA", "rsa_keygen_bits:1024").public, ["RSA with 1024 bits", "community.crypto.openssl_privatekey"]),
+        "elliptic curve": (KeyPair.make("EC", "ec_paramgen_curve:P-256").public, ["of the kind EC", "community.crypto.openssl_privatekey"]),
         "certificate": (certificate, ["a certificate", "openssl x509"]),
         "PKCS#1": (openssl("rsa", "-in", private, "-RSAPublicKey_out"), ["PKCS#1", "openssl rsa -RSAPublicKey_in"]),
         "two keys": (key.public + other_key.public, ["2 PEM blocks"]),
