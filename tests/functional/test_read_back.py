@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -266,3 +267,50 @@ def test_another_run_meanwhile_counts(world: World) -> None:
     assert sorted(result["changed"] for result in run.by_host("task").values()) == [False, False, False, True]
     assert world.simulator.methods()["POST"] == 1
     assert "/v23.0/1001/phone_numbers" not in world.simulator.methods_by_url()
+
+
+ROLE = {"name": "Register", "ansible.builtin.include_role": {"name": "kaleyra.whatsapp.flows_encryption"}}
+REPORT = {"name": "Report", "ansible.builtin.include_role": {"name": "kaleyra.whatsapp.flows_encryption", "tasks_from": "report"}}
+
+
+@pytest.mark.parametrize("source", ["meta", "kaleyra"])
+def test_role_sends_no_registration_where_no_record_lasts(source: str, world: World) -> None:
+    """As in AWX, where a job's container vanishes; and the report finds what drifted."""
+    numbers = list(world.numbers)[:4]
+    variables = {
+        "flows_encryption_api_url": world.playbooks.api_url,
+        "flows_encryption_sid": "{{ sid }}",
+        "flows_encryption_api_key": "{{ api_key }}",
+        "flows_encryption_cache_path": str(world.cache),
+        "flows_encryption_public_key": world.keys["wanted"].public,
+        "flows_encryption_read_back": source,
+        "flows_encryption_read_back_required": source == "meta",  # Kaleyra's answer for a number without a key is not known
+        "flows_encryption_meta_api_url": f"{world.playbooks.api_url}/v23.0",
+        "flows_encryption_report_path": str(world.playbooks.folder / "report"),
+    }
+    ids = {number: str(2_000_001 + place) for place, number in enumerate(numbers)}
+    inventory = {"all": {"hosts": {number: {"ansible_connection": "local", "waba_phone_number_id": ids[number]} for number in numbers}}}
+    env = {"META_ACCESS_TOKEN": TOKEN}
+    play = {"hosts": "all", "gather_facts": False, "vars": variables}
+
+    def run(*tasks: dict[str, Any]) -> tuple[Run, dict[str, int]]:
+        before = world.simulator.methods()
+        done = world.playbooks.run([{**play, "tasks": list(tasks)}], inventory, env=env)
+        assert done.rc == 0 and TOKEN not in done.output, done.output
+        return done, {method: count - before.get(method, 0) for method, count in world.simulator.methods().items()}
+
+    assert run(ROLE)[1] == {"GET": 8, "POST": 4}
+    shutil.rmtree(world.cache)
+    done, sent = run(ROLE)
+    assert sent == {"GET": 4, "POST": 0} and done.changed() == 0
+    # Each has its record again, and one number is given another key by somebody else.
+    assert {world.record(number)["state"] for number in numbers} == {"confirmed"}
+    world.simulator.hold({numbers[0]: world.keys["other"].public})
+    assert run(REPORT)[1] == {"GET": 4, "POST": 0}
+    report = json.loads((world.playbooks.folder / "report.json").read_text())
+    assert {row["phone_number"]: row["state"] for row in report["numbers"]} == {**dict.fromkeys(numbers, "confirmed"), numbers[0]: "drifted"}
+    assert report["summary"]["drifted"] == report["summary"]["different"] == numbers[:1]
+    assert world.keys["other"].fingerprint in (world.playbooks.folder / "report.csv").read_text()
+    assert "Drifted" in (world.playbooks.folder / "report.html").read_text()
+    done, sent = run(ROLE)
+    assert sent == {"GET": 5, "POST": 1} and done.changed() == 1
