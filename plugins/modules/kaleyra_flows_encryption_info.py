@@ -12,11 +12,11 @@ version_added: 1.0.0
 author:
   - kaleyra.whatsapp contributors (@kaleyra-whatsapp)
 description:
-  - Reads the records that M(kaleyra.whatsapp.kaleyra_flows_encryption) keeps, and tells for each number which key it carries, since
-    when, and whether that is sure.
+  - Reads the records that M(kaleyra.whatsapp.kaleyra_flows_encryption) keeps, and returns for each number which key it carries,
+    since when, and whether that is confirmed.
   - A record is what was last confirmed, not what the number carries now. A key that somebody else has set for the number since is not
-    seen, and neither is a number that was registered anew on WhatsApp and so has lost its key.
-  - With O(read_back), the key that each number carries is read and told beside the record. Without it nothing is sent.
+    seen, and neither is a number that was registered again on WhatsApp and lost its key.
+  - With O(read_back), the key that each number carries is read and returned beside the record. Without it nothing is sent.
 attributes:
   check_mode:
     support: full
@@ -27,14 +27,6 @@ attributes:
   idempotent:
     support: full
     description: Changes nothing.
-  async:
-    support: full
-    description: Can be used with C(async).
-  action_group:
-    support: full
-    description: Use C(group/kaleyra.whatsapp.kaleyra) in C(module_defaults) to set what all tasks of an account share.
-    membership:
-      - kaleyra.whatsapp.kaleyra
 options:
   cache_path:
     description:
@@ -45,7 +37,7 @@ options:
   pod:
     description:
       - Only numbers of this pod, as M(kaleyra.whatsapp.kaleyra_flows_encryption) names them.
-      - Where neither O(pod) nor O(api_url) is given, the numbers of every API host are told. The environment does not count here.
+      - Where neither O(pod) nor O(api_url) is given, the numbers of every API host are returned. The environment is not used.
     type: str
     choices: [in, sg, eu, na]
   api_url:
@@ -54,13 +46,13 @@ options:
     type: str
   sid:
     description:
-      - Only numbers of the account with this SID. The environment does not count here.
+      - Only numbers of the account with this SID. The environment is not used.
     type: str
   phone_numbers:
     description:
-      - Only these numbers, in E.164. Blanks, dots, dashes, brackets and a missing plus sign are forgiven.
-      - One that has no record is told too, with the state V(absent).
-      - Without it, or with an empty list, every number that has a record is told.
+      - Only these numbers, in E.164. Blanks, dots, dashes, brackets and a missing plus sign are accepted.
+      - One that has no record is returned too, with the state V(absent).
+      - Without it, or with an empty list, every number that has a record is returned.
     type: list
     elements: str
   fingerprint:
@@ -77,11 +69,11 @@ options:
       - Path of a file with that PEM, on the host where the task runs.
     type: path
   concurrency:
-    description: How many numbers are read back at once, each over a connection of its own that is kept, from V(1) to V(100).
+    description: How many numbers are read back at once, each over a connection of its own, from V(1) to V(100).
     type: int
     default: 8
   max_requests_per_second:
-    description: Most requests a second for reading back, evenly spaced. Where it is not given, there are as many as O(concurrency) allows.
+    description: Most requests a second for reading back, evenly spaced. By default as many as O(concurrency) allows.
     type: float
   api_key:
     description:
@@ -89,7 +81,7 @@ options:
       - Where it is not given, the environment variable E(KALEYRA_API_KEY) is used.
     type: str
   timeout:
-    description: Seconds that one attempt to read back may last as a whole, V(30) unless given.
+    description: Seconds for each attempt to read back as a whole, V(30) unless given.
     type: int
   retries:
     description: How many further attempts to read back follow a failure that may pass, V(3) unless given.
@@ -101,13 +93,15 @@ options:
     description: PEM file (or hashed folder) with the certificate authorities to trust. Without it the system's trust store is used.
     type: path
 extends_documentation_fragment:
+  - kaleyra.whatsapp._attributes
+  - kaleyra.whatsapp._attributes.action_group
   - kaleyra.whatsapp._read_back
 notes:
   - An empty string counts as not given, for every option.
   - On a local connection without C(become), C(async) and C(environment), the work is done inside Ansible's own worker. In every other
     case the module runs on the task's host, with the same results. Libraries beyond Python's own are
     needed for O(read_back) alone, requests and cryptography.
-  - Files in the folder whose names are not those of records are passed over. Links are not followed.
+  - Files in the folder whose names are not those of records are ignored. Links are not followed.
 seealso:
   - module: kaleyra.whatsapp.kaleyra_flows_encryption
 """
@@ -134,7 +128,7 @@ EXAMPLES = r"""
     meta_waba_ids: ["102290129340398"]
   register: flows
 
-- name: Require that every number of the inventory surely carries the key
+- name: Require that every number of the inventory carries the key
   kaleyra.whatsapp.kaleyra_flows_encryption_info:
     phone_numbers: "{{ groups['whatsapp_numbers'] }}"
     business_public_key: "{{ lookup('ansible.builtin.file', 'public.pem') }}"
@@ -164,10 +158,9 @@ numbers:
       sample: HXAP16XXXXXX97IN
     state:
       description:
-        - V(confirmed) means that the key was registered with proven success.
-        - V(unconfirmed) means that a registration is under way, or did not come to its end. The number may carry the key or the one it
-          had before.
-        - V(unreadable) means that there is something in the record's place that is not its record.
+        - V(confirmed) means that the API confirmed the registration of the key.
+        - V(unconfirmed) means that a registration is in progress or did not complete. The number may carry the key or one it had before.
+        - V(unreadable) means that the record is damaged, a link, or the record of another number.
         - V(absent) means that there is no record of a number that was asked for.
         - V(drifted) means that O(read_back) has shown that the number does not carry what is on record, see RV(numbers[].drifted).
       type: str
@@ -203,7 +196,7 @@ numbers:
       type: str
       sample: 61:fa:89:3e:ff:90:f2:15:8d:cb:4a:3d:9c:52:b2:47:dc:e8:11:6e:53:5f:28:dd:48:3d:97:7c:ae:7f:48:2a
     held_status:
-      description: Status of its signature, V(valid), V(mismatch), or null if that was not told.
+      description: Status of its signature, V(valid), V(mismatch), or null if none was given.
       returned: with O(read_back)
       type: str
       sample: valid
@@ -221,8 +214,8 @@ numbers:
       sample: null
     as_expected:
       description:
-        - Whether the number surely carries the key that was given with O(fingerprint), O(business_public_key) or
-          O(business_public_key_path). What was read back counts. Where nothing was, only a confirmed record of that key is sure.
+        - Whether the number is confirmed to carry the key that was given with O(fingerprint), O(business_public_key) or
+          O(business_public_key_path). What was read back counts. Otherwise only a confirmed record of that key counts.
         - Null where none of them was given.
       type: bool
       sample: true
@@ -260,7 +253,7 @@ summary:
       sample: []
     different:
       description:
-        - Numbers that carry another key than the one that was given, or do not surely carry it.
+        - Numbers that carry another key than the one that was given, or are not confirmed to carry it.
         - Null where none was given.
       type: list
       elements: str

@@ -36,7 +36,7 @@ def test_credential_type_comes_back_as_it_was_sent() -> None:
 
 def test_credential_type_gives_secrets_to_nobody() -> None:
     secret = {field["id"] for field in TYPE["inputs"]["fields"] if field.get("secret")}
-    assert secret == {"api_key", "private_key", "private_key_passphrase", "app_secret"}
+    assert secret == {"api_key", "private_key", "private_key_passphrase", "app_secret", "meta_access_token"}
     # As extra variables, secrets would be plain variables. In the environment, a PEM would lose all lines but the first.
     assert set(TYPE["injectors"]) == {"env", "file"}
     assert not any(re.search(r"\{\{\s*private_key\s*\}\}", template) for template in TYPE["injectors"]["env"].values())

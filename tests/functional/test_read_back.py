@@ -124,7 +124,7 @@ def results(world: World, run: Run, name: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("source", [META, {"read_back": "kaleyra"}], ids=["meta", "kaleyra"])
-@pytest.mark.parametrize("door", EXECUTION_MODES)
+@pytest.mark.parametrize("door", [EXECUTION_MODES[0], pytest.param(EXECUTION_MODES[1], marks=pytest.mark.slow)])
 def test_every_row_of_the_table(door: str, source: dict[str, Any], world: World) -> None:
     if source["read_back"] == "kaleyra":  # one that is gone cannot be told apart from an answer of another kind
         world.numbers = {number: row for number, row in world.numbers.items() if row.held != "none"}
@@ -164,6 +164,7 @@ def test_every_row_of_the_table(door: str, source: dict[str, Any], world: World)
 
 
 @pytest.mark.parametrize("door", EXECUTION_MODES)
+@pytest.mark.slow
 def test_a_list_is_read_with_one_look_up_and_unchanged_sends_gets_alone(door: str, world: World) -> None:
     world.prepare()
     count = world.simulator.count()
@@ -185,6 +186,7 @@ def test_a_list_is_read_with_one_look_up_and_unchanged_sends_gets_alone(door: st
 
 
 @pytest.mark.parametrize("door", EXECUTION_MODES)
+@pytest.mark.slow
 def test_number_that_cannot_be_read_is_not_registered_where_that_is_required(door: str, world: World) -> None:
     numbers = list(world.numbers)[:3]
     world.simulator.faults({number: [REFUSED] for number in numbers[:2]})
@@ -199,6 +201,7 @@ def test_number_that_cannot_be_read_is_not_registered_where_that_is_required(doo
 
 
 @pytest.mark.parametrize("door", EXECUTION_MODES)
+@pytest.mark.slow
 def test_key_may_become_visible_late_or_never(door: str, world: World) -> None:
     late, never = list(world.numbers)[:2]
     for number, delay in ((late, 2), (never, 600)):
@@ -225,6 +228,7 @@ def test_secrets_stand_nowhere(door: str, world: World) -> None:
         assert TOKEN not in text, path
 
 
+@pytest.mark.slow
 def test_bad_options_are_told_before_anything_is_sent(world: World) -> None:
     number = next(iter(world.numbers))
     bad: dict[str, dict[str, Any]] = {
@@ -244,6 +248,7 @@ def test_bad_options_are_told_before_anything_is_sent(world: World) -> None:
 
 
 @pytest.mark.parametrize("door", EXECUTION_MODES)
+@pytest.mark.slow
 def test_refusal_leaves_the_record_that_is_true(door: str, world: World) -> None:
     """A number that drifted and whose registration is refused is on record with what it carries."""
     world.numbers = {number: row for number, row in world.numbers.items() if row.reason == "drifted"}
@@ -257,6 +262,7 @@ def test_refusal_leaves_the_record_that_is_true(door: str, world: World) -> None
     assert not list(world.cache.glob(f"*{none}.json"))
 
 
+@pytest.mark.slow
 def test_another_run_meanwhile_counts(world: World) -> None:
     """With phone number IDs from an inventory nothing is looked up, and tasks of the same play side by side agree."""
     number = next(iter(world.numbers))

@@ -143,6 +143,7 @@ def test_check_real_check_real(fleet: Fleet, simulator: Simulator, other_key: Ke
     assert fleet.states()[missing] == "confirmed"
 
 
+@pytest.mark.slow
 def test_without_an_inventory_every_record_is_reported(fleet: Fleet) -> None:
     run = fleet.playbooks.run(REPORT, "", variables=fleet.variables)
     assert run.rc == 0, run.output
@@ -159,6 +160,7 @@ def test_without_an_inventory_every_record_is_reported(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("keywords", [{"strategy": "ansible.builtin.free"}, {"serial": 2, "order": "reverse_sorted"}])
+@pytest.mark.slow
 def test_numbers_of_all_hosts_are_reported_once(fleet: Fleet, keywords: dict[str, Any]) -> None:
     own, one, two = (new_number() for dummy in range(3))
     hosts = {
@@ -174,6 +176,7 @@ def test_numbers_of_all_hosts_are_reported_once(fleet: Fleet, keywords: dict[str
     assert fleet.states() == dict.fromkeys((own, one, two), "absent")
 
 
+@pytest.mark.slow
 def test_variables_of_the_play_are_used(fleet: Fleet) -> None:
     number = new_number()
     play = {
@@ -188,6 +191,7 @@ def test_variables_of_the_play_are_used(fleet: Fleet) -> None:
     assert [path.name for path in fleet.path.parent.iterdir()] == ["flows.json"]
 
 
+@pytest.mark.slow
 def test_nothing_is_written_where_something_is_wrong(fleet: Fleet) -> None:
     number = new_number()
     folder = fleet.playbooks.inputs / "private.pub.pem"

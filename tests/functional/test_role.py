@@ -88,7 +88,7 @@ INVOCATIONS: dict[str, Any] = {
 LATER_RUNS: dict[str, list[list[str]]] = {"roles": [["--check"], []], "playbook": [[]]}
 
 
-@pytest.mark.parametrize("manner", INVOCATIONS)
+@pytest.mark.parametrize("manner", [pytest.param(each, marks=() if each == "roles" else pytest.mark.slow) for each in INVOCATIONS])
 def test_check_real_check_real_however_the_role_is_used(playbooks: Playbooks, simulator: Simulator, manner: str) -> None:
     """Numbers as hosts, with and without plus, and as a list on a host, in an INI inventory as people write it."""
     plus, digits, one, two = (new_number() for dummy in range(4))
@@ -143,6 +143,7 @@ def test_check_real_check_real_however_the_role_is_used(playbooks: Playbooks, si
         assert private.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_one_key_with_limit_then_serial(playbooks: Playbooks, simulator: Simulator) -> None:
     numbers = [new_number() for dummy in range(3)]
     private = playbooks.folder / "private.pem"
@@ -164,6 +165,7 @@ def test_one_key_with_limit_then_serial(playbooks: Playbooks, simulator: Simulat
     assert simulator.registered() == {SID: dict.fromkeys(numbers, new)}
 
 
+@pytest.mark.slow
 def test_one_key_where_all_hosts_are_at_work_at_once(playbooks: Playbooks, simulator: Simulator) -> None:
     numbers = [new_number() for dummy in range(8)]
     private = playbooks.folder / "keys/private.pem"
@@ -177,6 +179,7 @@ def test_one_key_where_all_hosts_are_at_work_at_once(playbooks: Playbooks, simul
     assert simulator.count() == 8
 
 
+@pytest.mark.slow
 def test_groups_with_key_pairs_of_their_own_cost_one_generation_each(playbooks: Playbooks, simulator: Simulator) -> None:
     groups = {name: [new_number() for dummy in range(3)] for name in ("india", "italy")}
     privates = {name: playbooks.folder / f"{name}.pem" for name in groups}
@@ -198,6 +201,7 @@ def test_groups_with_key_pairs_of_their_own_cost_one_generation_each(playbooks: 
     assert simulator.registered() == {SID: {number: fingerprints[name] for name, numbers in groups.items() for number in numbers}}
 
 
+@pytest.mark.slow
 def test_two_plays_and_two_key_pairs_in_one_run(playbooks: Playbooks, simulator: Simulator) -> None:
     """Hosts of a later play share the pair of an earlier one, and one host can use the role twice."""
     first, second, other = (new_number() for dummy in range(3))
@@ -222,6 +226,7 @@ def test_two_plays_and_two_key_pairs_in_one_run(playbooks: Playbooks, simulator:
     assert simulator.count() == 3
 
 
+@pytest.mark.slow
 def test_passphrase_format_mode_and_an_existing_folder(playbooks: Playbooks, simulator: Simulator) -> None:
     passphrase, folder = new_number(), new_number()
     keys = {name: playbooks.folder / name / "private.pem" for name in ("passphrase", "folder")}
@@ -300,6 +305,7 @@ def test_an_existing_private_key_is_kept_byte_for_byte(playbooks: Playbooks, sim
     assert "key" in messages["no key"].lower()
 
 
+@pytest.mark.slow
 def test_a_key_made_elsewhere_and_one_number_that_is_refused(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
     """No pair is made then; what is refused fails alone, and is alone in being sent again."""
     good, bad, in_list, bad_in_list, last = (new_number() for dummy in range(5))
@@ -379,6 +385,7 @@ def test_a_pair_that_fails_stops_its_own_hosts_alone(playbooks: Playbooks, simul
     assert simulator.registered() == {SID: {numbers["good"]: fingerprint_of(public_of(paths["good"]))}}
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_named(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
     no_path, empty_path, no_account, bad_pod = (new_number() for dummy in range(4))
     public = {"flows_encryption_public_key": key.public}
@@ -413,6 +420,7 @@ def published(run: Run) -> dict[str, Any]:
     return dict(stats["data"]["flows_encryption_numbers"])
 
 
+@pytest.mark.slow
 def test_the_summary_counts_all_numbers_of_the_play_in_one_line(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
     good, bad, last = (new_number() for dummy in range(3))
     shops = {"flows_encryption_phone_numbers": [new_number(), "junk", new_number()]}
