@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import PODS
 from awx import _rules
 from awx._rules import Refused
 from support.playbook_runs import CHECKOUT, KeyPair
@@ -58,7 +59,7 @@ def test_values_are_saved_as_they_are(pod: str) -> None:
 
 def test_every_pod_of_the_role_can_be_chosen() -> None:
     (choices,) = [field["choices"] for field in TYPE["inputs"]["fields"] if field["id"] == "pod"]
-    assert set(choices) == set(SPECS["main"]["options"]["flows_encryption_pod"]["choices"])
+    assert set(choices) == {"", *PODS}
 
 
 def test_a_private_key_is_accepted_and_a_public_one_refused() -> None:

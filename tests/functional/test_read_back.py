@@ -263,6 +263,16 @@ def test_refusal_leaves_the_record_that_is_true(door: str, world: World) -> None
 
 
 @pytest.mark.slow
+def test_force_reads_only_what_it_needs(world: World) -> None:
+    number = next(iter(world.numbers))
+    ids = {"meta_waba_ids": None, "meta_phone_number_ids": {number: 2_000_001}, "force": True}
+    run = world.playbooks.run_tasks([world.task("task", phone_number=number, **{**META, **ids})])
+    assert run.one("task")["verified"] is True and world.requests(number) == ["POST", "GET"]
+    run = world.playbooks.run_tasks([world.task("task", phone_number=number, **{**META, **ids, "read_back_required": True})])
+    assert (run.one("task")["reason"], run.one("task")["verified"]) == ("forced", True)
+    assert world.requests(number)[2:] == ["GET", "POST", "GET"]
+
+
 def test_another_run_meanwhile_counts(world: World) -> None:
     """With phone number IDs from an inventory nothing is looked up, and tasks of the same play side by side agree."""
     number = next(iter(world.numbers))
