@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: kaleyra_flows_encryption_info
-short_description: Tell which number carries which public key of WhatsApp Flows
+short_description: Return which number carries which public key of WhatsApp Flows
 version_added: 1.0.0
 author:
   - kaleyra.whatsapp contributors (@kaleyra-whatsapp)

@@ -151,7 +151,8 @@ def test_without_an_inventory_every_record_is_reported(fleet: Fleet) -> None:
     assert "There are no records." in fleet.files()["html"].read_text()
     numbers = [new_number(), new_number()]
     fleet.register(*numbers)
-    for inventory, variables in (("", {}), (f"{numbers[0]}\n", {"flows_encryption_report_phone_numbers": []})):
+    everything: dict[str, Any] = {"flows_encryption_report_phone_numbers": []}
+    for inventory, variables in (("", {}), (f"{numbers[0]}\n", everything)):
         run = fleet.playbooks.run(REPORT, inventory, variables={**fleet.variables, **variables})
         assert run.rc == 0, run.output
         assert fleet.states() == dict.fromkeys(numbers, "confirmed")

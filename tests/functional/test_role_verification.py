@@ -175,6 +175,7 @@ def test_a_key_that_is_made_in_this_run_waits_for_the_endpoint(fleet: Fleet) -> 
     assert (set(fleet.registered()), private.read_bytes()) == (set(hosts), made)
 
 
+@pytest.mark.slow
 def test_a_converged_run_asks_and_changes_nothing(fleet: Fleet) -> None:
     hosts = numbers(2)
     assert fleet.run(hosts).rc == 0
