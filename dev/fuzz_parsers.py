@@ -36,7 +36,7 @@ if _FUZZES:
 else:
     _rewriting = contextlib.nullcontext()
 with _rewriting:
-    from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _api, _record
+    from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _api, _record, _retry
     from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import Account, make_account, normalise_api_url
     from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import InvalidInput, KaleyraError, OutcomeUnknown, Rejected
     from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import Answer
@@ -181,10 +181,10 @@ def fingerprint(data: bytes) -> None:
 def retry_after(data: bytes) -> None:
     # http.client hands headers on as latin-1.
     text = data.decode("latin-1")
-    seconds = _api._seconds(text)
+    seconds = _retry._seconds(text)
     assert seconds is None or seconds >= 0
     for attempt in (1, 2, 10):
-        assert 0 <= API._pause(attempt, Answer(429, b"", text)) <= API.timeout
+        assert 0 <= _retry.pause_before_retry(attempt, Answer(429, b"", text), API.timeout) <= API.timeout
 
 
 def is_proof(status: int, body: bytes) -> bool:

@@ -76,14 +76,16 @@ def make_account(pod: str | None, api_url: str | None, sid: str, api_key: str) -
     return Account(normalise_api_url(PODS[pod] if pod else str(api_url)), sid, api_key)
 
 
-def normalise_api_url(url: str) -> str:
+def normalise_api_url(url: str, option: str = "api_url", *, example: str = PODS["in"], what: str = "API key") -> str:
     """Return the base URL in one spelling, so that the same API host has the same records.
 
+    :param option: that gave it, for messages
+    :param what: secret is sent there, for messages
     :raises InvalidInput: not ``https`` (``http`` is for loopback hosts alone), or with user, query or fragment
     """
-    parts, host, port = split_url("api_url", url, example=PODS["in"], unencrypted="would send the API key in clear")
+    parts, host, port = split_url(option, url, example=example, unencrypted=f"would send the {what} in clear")
     if not _PATH.fullmatch(parts.path) or _DOTS.search(parts.path) or "?" in url:
-        raise InvalidInput(f"api_url {url[:80]!r} is not a base URL. Give one like {PODS['in']}.")
+        raise InvalidInput(f"{option} {url[:80]!r} is not a base URL. Give one like {example}.")
     if ":" in host:
         host = f"[{host}]"
     if port not in (None, _DEFAULT_PORTS[parts.scheme]):

@@ -9,21 +9,16 @@
 from __future__ import annotations
 
 import dataclasses
-import email.utils
 import functools
-import json
-import random
-import time
 import typing as t
 from urllib.parse import urlencode
 
 from ._account import Account
 from ._errors import OutcomeUnknown, Rejected
-from ._http import MAX_BODY, Answer, Tls, TransportError, UntrustedCertificate, WrongCertificate, post, prepare, shown
+from ._http import Answer, Tls, TransportError, UntrustedCertificate, WrongCertificate, post, prepare, shown
+from ._json import parse_object
 from ._rate_limit import Alone
-
-# Failures that may pass.
-_RETRIED = frozenset([429, 500, 502, 503, 504])
+from ._retry import RETRIED_STATUSES, pause_before_retry
 
 _WHAT_TO_DO = {
     "RBC001": "Check sid and api_key, and that the account is one of the API host asked (pod or api_url).",
@@ -87,10 +82,10 @@ class FlowsEncryptionApi:
                     return {"attempts": attempt, **facts}
                 happened, to_do = self._describe(answer, facts), _remedy(answer, facts)
             maybe_applied = maybe_applied or answer is None or not _is_refusal(answer)
-            pause = self._pause(attempt, answer)
+            pause = pause_before_retry(attempt, answer, self.timeout)
             if answer and answer.status == 429:
                 self.rate_limiter.throttled(pause)
-            if attempt > self.retries or not (answer is None or answer.status in _RETRIED):
+            if attempt > self.retries or not (answer is None or answer.status in RETRIED_STATUSES):
                 break
             self.rate_limiter.wait(pause)
         tries = f" ({attempt} attempts)" if attempt > 1 else ""
@@ -115,12 +110,7 @@ class FlowsEncryptionApi:
 
     def _read(self, answer: Answer) -> tuple[dict[str, t.Any], bool]:
         """Return the answer's public facts, and whether it proves success."""
-        try:
-            content = json.loads(answer.body, object_pairs_hook=_unambiguous) if len(answer.body) <= MAX_BODY else None
-        except (ValueError, RecursionError):
-            content = None
-        if not isinstance(content, dict):
-            content = {}
+        content = parse_object(answer.body) or {}
         data = content.get("data")
         success = (
             answer.status == 200
@@ -147,26 +137,10 @@ class FlowsEncryptionApi:
         said = ", ".join(filter(None, [facts["code"], facts["message"]]))
         return f"{what} ({said})." if said else f"{what}."
 
-    def _pause(self, attempt: int, answer: Answer | None) -> float:
-        """Seconds until the next attempt: what the server asks for, or growing ones; never longer than an attempt may last."""
-        asked = _seconds(answer.retry_after) if answer else None
-        if asked is None:
-            # Scattered, because hundreds of forks may have been throttled at the same moment.
-            asked = 2 ** min(attempt - 1, 10) * random.uniform(0.5, 1.0)
-        return min(asked, self.timeout)
-
 
 @functools.lru_cache(maxsize=4)
 def _form(pem: str) -> bytes:
     return urlencode({"business_public_key": pem}).encode()
-
-
-def _unambiguous(pairs: list[tuple[str, t.Any]]) -> dict[str, t.Any]:
-    """A JSON object in which no name stands twice: which of its values counted would be the reader's choice."""
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        raise ValueError
-    return content
 
 
 def _is_refusal(answer: Answer) -> bool:
@@ -186,15 +160,3 @@ def _remedy_without_answer(error: TransportError) -> str:
     if isinstance(error, UntrustedCertificate):
         return "If the server's authority is a private one, give it with ca_path."
     return "Check pod or api_url, the network and the proxy settings in the environment."
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Read ``Retry-After``: seconds, or a date (RFC 9110, 10.2.3). None for what is neither."""
-    if retry_after is None:
-        return None
-    try:
-        if retry_after.strip().isdigit():
-            return float(retry_after)
-        return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
-    except (ValueError, TypeError, OverflowError):
-        return None

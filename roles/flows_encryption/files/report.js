@@ -54,7 +54,12 @@
     return made;
   };
   const cell = (name, ...children) => element("td", { role: "cell", class: name }, ...children);
-  const short = (fingerprint) => `${fingerprint.slice(0, 11)}…${fingerprint.slice(-11)}`;
+  // The beginning and the end on the screen, all of it on paper.
+  const fingerprint = (whole) => element("code", { title: whole },
+    element("span", { class: "short" }, short(whole)),
+    element("span", { class: "whole" }, whole.slice(0, 48), element("wbr", {}), whole.slice(48)));
+  const short = (whole) => `${whole.slice(0, 11)}…${whole.slice(-11)}`;
+  const readable = (moment) => moment.replace("T", " ").replace("Z", " UTC");
   const thousands = (value) => value.toLocaleString("en");
 
   const UNITS = [["year", 31557600], ["month", 2629800], ["day", 86400], ["hour", 3600], ["minute", 60]];
@@ -74,11 +79,11 @@
       cell("status-cell",
         element("span", { class: `status ${row.status}` }, element("span", { class: "mark", "aria-hidden": "true" }, mark), label)),
       cell("number", row.number),
-      cell("key", row.key === null ? null : element("code", { title: row.key }, short(row.key)),
-        row.status === "unconfirmed" ? element("small", {}, "or the one that it had before") : null,
+      cell("key", row.key === null ? null : fingerprint(row.key),
+        row.status === "unconfirmed" ? element("small", {}, "or the key it had before") : null,
         row.msg === null ? null : element("small", {}, row.msg)),
       cell("since", ...(row.since === null ? [] : [
-        element("time", { datetime: row.since }, row.since.replace("T", " ").replace("Z", " UTC")), element("small", {}, ago(row.since))])),
+        element("time", { datetime: row.since }, readable(row.since)), element("small", {}, ago(row.since))])),
       cell("account", row.sid, row.api === null ? null : element("small", {}, row.api)));
   };
 
@@ -124,8 +129,8 @@
     if (many) status.append(new Option(`${label} (${thousands(many)})`, value));
   }
   key.append(new Option("Every key", ""));
-  for (const fingerprint of data.values.fingerprint.filter((value) => value !== null)) {
-    key.append(new Option(short(fingerprint) + (fingerprint === data.expected ? " (expected)" : ""), fingerprint));
+  for (const whole of data.values.fingerprint.filter((value) => value !== null)) {
+    key.append(new Option(short(whole) + (whole === data.expected ? " (expected)" : ""), whole));
   }
 
   text.addEventListener("input", update);
@@ -137,7 +142,15 @@
     text.focus();
   });
   more.addEventListener("click", () => show(CHUNK));
-  addEventListener("beforeprint", () => show(matching.length - shown)); // on paper nobody can ask for more
+  // On paper nobody can ask for more, or look up when that was and what was left out.
+  addEventListener("beforeprint", () => {
+    show(matching.length - shown);
+    const filters = [text.value.trim() && `“${text.value.trim()}”`, ...[status, key].map((control) => control.value && control.selectedOptions[0].text)];
+    const chosen = filters.filter(Boolean).join(", ");
+    $("printed").textContent = `Printed ${readable(new Date().toISOString().replace(/\.\d+/, ""))}.${chosen ? ` Numbers filtered by: ${chosen}.` : ""}`;
+  });
+
+  for (const time of document.querySelectorAll("header time")) time.after(` (${ago(time.dateTime)})`);
 
   source.hidden = false;
   update();

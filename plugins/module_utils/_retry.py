@@ -1,0 +1,36 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which answers may be different the next time, and when to ask again."""
+
+from __future__ import annotations
+
+import email.utils
+import random
+import time
+
+from ._http import Answer
+
+RETRIED_STATUSES = frozenset([429, 500, 502, 503, 504])
+
+
+def pause_before_retry(attempt: int, answer: Answer | None, longest: float) -> float:
+    """Seconds from this attempt to the next one: what the server asks for, or growing ones; never longer than ``longest``."""
+    asked = _seconds(answer.retry_after) if answer else None
+    if asked is None:
+        # Scattered, because hundreds of forks may have been throttled at the same moment.
+        asked = 2 ** min(attempt - 1, 10) * random.uniform(0.5, 1.0)
+    return min(asked, longest)
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Read ``Retry-After``: seconds, or a date (RFC 9110, 10.2.3). None for what is neither."""
+    if retry_after is None:
+        return None
+    try:
+        if retry_after.strip().isdigit():
+            return float(retry_after)
+        return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None

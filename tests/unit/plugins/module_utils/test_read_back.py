@@ -1,0 +1,238 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The two sources, over real connections to the simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _graph_api
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import Account, make_account
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import InvalidInput
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._graph_api import GraphApiError, make_graph_api
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._held_key import HeldKey
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._rate_limit import RateLimiter
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._read_back import make_read_back
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._reader import Reader
+from support.simulator.client import Simulator, waba_numbers
+
+SID, API_KEY, TOKEN = "HXAP16TESTING97IN", "A0b1C2d3E4+/f5G6=h7", "EAAtoken/+=.secret"
+NUMBER, OTHER_NUMBER = "+919876543210", "+14155550123"
+WABA, OTHER_WABA = "1001", "1002"
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("random.uniform", lambda low, high: 0.001)
+
+
+@pytest.fixture
+def account(simulator: Simulator) -> Account:
+    return make_account(None, simulator.url, SID, API_KEY)
+
+
+@pytest.fixture
+def options(simulator: Simulator) -> Callable[..., dict[str, Any]]:
+    simulator.configure(access_token=TOKEN, wabas={WABA: waba_numbers([NUMBER])})
+    return lambda **given: {
+        "read_back": "meta",
+        "read_back_required": False,
+        "meta_access_token": TOKEN,
+        "meta_waba_ids": [WABA],
+        "meta_phone_number_ids": None,
+        "meta_api_url": f"{simulator.url}/v23.0",
+        "timeout": 20,
+        "retries": 1,
+        "validate_certs": True,
+        "ca_path": None,
+        **given,
+    }
+
+
+Read = Callable[..., "tuple[HeldKey, int]"]
+
+
+@pytest.fixture
+def read(account: Account, options: Callable[..., dict[str, Any]]) -> Read:
+    """Read one number with these options, look-up included; the requests of both are counted together."""
+
+    def read_one(number: str = NUMBER, **given: Any) -> tuple[HeldKey, int]:
+        source = make_read_back(options(**given), account, RateLimiter())
+        assert source
+        looked_up = source.prepare([number])
+        held, attempts = source.read(number)
+        return held, looked_up + attempts
+
+    return read_one
+
+
+@pytest.mark.parametrize("source", ["meta", "kaleyra"])
+@pytest.mark.parametrize("shape", ["flat", "data", "list"])
+def test_both_sources_read_every_shape_by_get_alone(
+    source: str, shape: str, read: Read, simulator: Simulator, public_pem: Callable[[str], str], fingerprint: Callable[[str], str]
+) -> None:
+    simulator.configure(kaleyra_get=shape, meta_shape=shape)
+    simulator.hold({NUMBER: {"pem": public_pem("rsa-2048"), "status": "MISMATCH"}})
+    assert read(read_back=source) == (HeldKey(fingerprint("rsa-2048"), "mismatch"), 2 if source == "meta" else 1)
+    assert set(simulator.methods()) == {"GET"}
+    assert [request["body"] for request in simulator.requests()] == [""] * simulator.count()
+
+
+def test_each_source_gets_its_own_secret_alone(read: Read, simulator: Simulator) -> None:
+    read(read_back="kaleyra")
+    read()
+    kaleyra, *meta = simulator.requests()
+    assert kaleyra["headers"]["api-key"] == API_KEY and TOKEN not in str(kaleyra)
+    assert all(each["headers"]["authorization"] == f"Bearer {TOKEN}" and API_KEY not in str(each) and TOKEN not in each["path"] for each in meta)
+
+
+@pytest.mark.parametrize(
+    ("fault", "told", "attempts"),
+    [
+        ({"do": "answer", "status": 404, "body": "<html>"}, "HTTP 404", 1),
+        ({"do": "answer", "status": 200, "body": "<html>"}, "HTTP 200", 1),
+        ({"do": "answer", "status": 302, "headers": {"Location": "/elsewhere"}}, "HTTP 302", 1),
+        ({"do": "answer", "status": 503}, "HTTP 503", 2),
+        ({"do": "answer", "status": 429, "headers": {"Retry-After": 0}}, "HTTP 429", 2),
+        ({"do": "answer", "status": 401, "body": {"error": {"message": "Session has expired", "code": 190}}}, "Meta's error 190", 1),
+        ({"do": "close"}, "gave no answer", 2),
+        ({"do": "flood", "bytes": 1_000_000}, "HTTP 200", 1),
+        ({"do": "gzip_bomb", "bytes": 1_000_000}, "HTTP 200", 1),
+        ({"do": "echo", "status": 400}, "HTTP 400", 1),
+        ({"do": "echo", "status": 200}, "HTTP 200", 1),
+        ({"do": "raw", "bytes": "junk"}, "gave no answer", 2),
+    ],
+)
+@pytest.mark.parametrize("source", ["meta", "kaleyra"])
+def test_what_cannot_be_read_cannot_be_told(
+    source: str, fault: dict[str, Any], told: str, attempts: int, read: Read, simulator: Simulator, public_pem: Callable[[str], str]
+) -> None:
+    simulator.configure(kaleyra_get="flat")
+    simulator.hold({NUMBER: public_pem("rsa-2048")})
+    simulator.faults({NUMBER: [{**fault, "always": True}]})
+    held, sent = read(read_back=source)
+    assert held.fingerprint is None and held.unknown and told in held.unknown
+    assert sent == attempts + (source == "meta")
+    assert TOKEN not in held.unknown and API_KEY not in held.unknown
+    assert "/elsewhere" not in simulator.methods_by_url() and set(simulator.methods()) == {"GET"}
+
+
+@pytest.mark.parametrize("code", [4, 80007, 130429])
+def test_throttling_is_read_from_metas_error_and_tried_again(
+    code: int, read: Read, simulator: Simulator, public_pem: Callable[[str], str], fingerprint: Callable[[str], str]
+) -> None:
+    simulator.hold({NUMBER: public_pem("rsa-2048")})
+    simulator.faults({NUMBER: [{"do": "answer", "status": 400, "body": {"error": {"message": "limit reached", "code": code}}}]})
+    assert read() == (HeldKey(fingerprint("rsa-2048"), "valid"), 3)
+
+
+def test_ids_are_looked_up_once_for_a_list(
+    account: Account, options: Callable[..., dict[str, Any]], simulator: Simulator, public_pem: Callable[[str], str]
+) -> None:
+    numbers = [f"+91987650{n:04}" for n in range(30)]
+    simulator.configure(wabas={WABA: waba_numbers(numbers[:25]), OTHER_WABA: waba_numbers(numbers[25:], first_id=3_000_001)}, page_size=10)
+    simulator.hold(dict.fromkeys(numbers, public_pem("rsa-2048")))
+    source = make_read_back(options(meta_waba_ids=[WABA, OTHER_WABA]), account, RateLimiter())
+    assert source and source.prepare(numbers) == 4  # 3 pages and 1
+    assert all(source.read(number)[0].fingerprint for number in numbers)
+    assert simulator.count() == 34
+
+
+def test_given_ids_take_no_look_up(read: Read, simulator: Simulator) -> None:
+    held, attempts = read(meta_waba_ids=None, meta_phone_number_ids={NUMBER: 2_000_001})
+    assert (held, attempts) == (HeldKey(), 1)
+    assert list(simulator.methods_by_url()) == ["/v23.0/2000001/whatsapp_business_encryption"]
+
+
+def test_next_page_is_asked_of_the_configured_host_alone(read: Read, simulator: Simulator) -> None:
+    elsewhere = "http://127.0.0.1:9/elsewhere?access_token=x&after="
+    pages = [{"cursors": {"after": "MQ=="}, "next": f"{elsewhere}MQ=="}, {"next": f"{elsewhere}Mg=="}]
+    simulator.faults({WABA: [{"do": "answer", "status": 200, "body": {"data": [], "paging": paging}} for paging in pages]})
+    with pytest.raises(InvalidInput, match="in none of"):  # the third page starts after the one number
+        read()
+    assert [request["path"].rpartition("&")[2] for request in simulator.requests()] == ["limit=100", "after=MQ%3D%3D", "after=Mg%3D%3D"]
+
+
+def test_pages_that_do_not_end_are_given_up(read: Read, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = {"data": [], "paging": {"cursors": {"after": "MQ=="}, "next": "https://x/"}}
+    simulator.faults({WABA: [{"do": "answer", "status": 200, "body": page, "always": True}]})
+    held, attempts = read()
+    assert held.unknown and "pages that do not end" in held.unknown and attempts == 2
+    monkeypatch.setattr(_graph_api, "_MAX_PAGES", 3)
+    pages = [{"data": [], "paging": {"cursors": {"after": str(n)}, "next": "https://x/"}} for n in range(5)]
+    simulator.faults({WABA: [{"do": "answer", "status": 200, "body": page} for page in pages]})
+    assert read()[1] == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ({"do": "answer", "status": 403, "body": {"error": {"message": "(#200) Permissions error", "code": 200}}}, "Meta's error 200 ((#200) Perm"),
+        ({"do": "answer", "status": 200, "body": {"data": {}}}, "no list of phone numbers"),
+        ({"do": "answer", "status": 404, "body": "<html>"}, "HTTP 404"),
+        ({"do": "reset"}, "gave no answer"),
+    ],
+)
+def test_account_that_cannot_be_listed_leaves_its_numbers_untold(fault: dict[str, Any], told: str, read: Read, simulator: Simulator) -> None:
+    simulator.faults({WABA: [{**fault, "always": True}]})
+    held, dummy = read()
+    assert held.unknown and told in held.unknown and WABA in held.unknown and TOKEN not in held.unknown
+
+
+def test_entries_that_are_no_numbers_are_left_out(read: Read, simulator: Simulator) -> None:
+    junk: list[Any] = [1, {}, {"id": "5", "display_phone_number": None}]
+    junk += [{"id": wrong, "display_phone_number": NUMBER} for wrong in ("../me", 5, None)]
+    simulator.faults({WABA: [{"do": "answer", "status": 200, "body": {"data": [*junk, *waba_numbers([NUMBER])]}}]})
+    assert read()[0] == HeldKey()
+
+
+def test_number_of_no_account_or_of_two_is_an_error(read: Read, simulator: Simulator) -> None:
+    with pytest.raises(InvalidInput, match=r"\+14155550123 is in none of the WhatsApp Business Accounts of meta_waba_ids \(1001\)"):
+        read(OTHER_NUMBER)
+    simulator.configure(wabas={WABA: waba_numbers([NUMBER]), OTHER_WABA: waba_numbers([NUMBER], first_id=3_000_001)})
+    with pytest.raises(InvalidInput, match="listed more than once .*2000001 in 1001, 3000001 in 1002"):
+        read(meta_waba_ids=[WABA, OTHER_WABA])
+    assert not any("encryption" in path for path in simulator.methods_by_url())
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"meta_access_token": "EAA\nx"}, "meta_access_token has a blank, a line break"),
+        ({"meta_access_token": None}, "needs meta_access_token"),
+        ({"meta_waba_ids": ["WABA-1"]}, "'WABA-1' is not the ID"),
+        ({"meta_waba_ids": [WABA, "1/../2"]}, "is not the ID"),
+        ({"meta_waba_ids": []}, "needs meta_waba_ids"),
+        ({"meta_waba_ids": None, "meta_phone_number_ids": {NUMBER: "x"}}, "'x' is not the ID of a phone number"),
+        ({"meta_waba_ids": None, "meta_phone_number_ids": {"x": "1"}}, "not a number in E.164"),
+        ({"meta_api_url": "http://graph.example.com"}, "meta_api_url 'http://graph.example.com' would send the access token in clear"),
+        ({"meta_api_url": "https://graph.example.com/?x"}, "meta_api_url"),
+        ({"read_back": "none", "read_back_required": True}, "read_back_required needs a source"),
+    ],
+)
+def test_bad_input_is_told_before_anything_is_sent(given: dict[str, Any], told: str, read: Read, simulator: Simulator) -> None:
+    with pytest.raises(InvalidInput) as error:
+        read(**given)
+    assert told in str(error.value) and "EAA" not in str(error.value)
+    assert simulator.count() == 0
+
+
+def test_account_ids_come_from_the_environment(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("META_WABA_IDS", f" {WABA}, ,{WABA}")
+    assert read(meta_waba_ids=None) == (HeldKey(), 2)
+
+
+def test_nothing_is_read_unless_asked(account: Account, options: Callable[..., dict[str, Any]]) -> None:
+    assert make_read_back(options(read_back="none"), account, RateLimiter()) is None
+
+
+def test_graph_api_error_tells_no_token(simulator: Simulator) -> None:
+    simulator.faults({"*": [{"do": "answer", "status": 400, "body": {"error": {"message": f"bad {TOKEN}", "code": 190}}}]})
+    api = make_graph_api(f"{simulator.url}/v23.0", TOKEN, Reader(20, 0))
+    with pytest.raises(GraphApiError, match=r"error 190 \(bad \*{8}\)") as error:
+        api.phone_numbers(WABA)
+    assert TOKEN not in repr(error.value) + repr(api)
