@@ -6,65 +6,13 @@
 
 from __future__ import annotations
 
-DOCUMENTATION = r"""
-name: job_hosts
-short_description: Choose the hosts of a job that registers numbers
-version_added: 1.0.0
-author:
-  - kaleyra.whatsapp contributors (@kaleyra-whatsapp)
-description:
-  - Returns V(localhost) where numbers were typed, so that they are registered once, whatever the inventory has. Otherwise returns the group
-    of the numbers.
-  - Fails where there is nothing to register, so that the job does not end as successful.
-  - For C(hosts) of a play, see the example.
-positional: _input
-options:
-  _input:
-    description:
-      - The numbers typed, V(flows_encryption_phone_numbers). ansible-core 2.19 and newer make an integer of one number that comes from AWX's
-        survey, and null of no number.
-      - The role's default, a list that needs a host to be known, counts as not typed.
-    type: raw
-  group:
-    description: Name of the inventory group of the numbers.
-    type: str
-    required: true
-  groups:
-    description: The variable C(groups).
-    type: dict
-    required: true
-  limit:
-    description: The variable C(ansible_limit), or an empty string. The play of typed numbers is on localhost, which a limit would leave out.
-    type: str
-    default: ""
-  is_slice:
-    description: Whether the job is a slice of a job template. A slice may have no number, as it has only a part of the inventory.
-    type: bool
-    default: false
-"""
-
-EXAMPLES = r"""
-- name: Register the public key
-  import_playbook: kaleyra.whatsapp.flows_encryption
-  vars:
-    flows_encryption_hosts: >-
-      {{ flows_encryption_phone_numbers | default('')
-         | kaleyra.whatsapp.job_hosts('whatsapp_numbers', groups, ansible_limit | default('')) }}
-"""
-
-RETURN = r"""
-_value:
-  description: V(localhost) or O(group).
-  type: str
-"""
-
 import re
 import typing as t
 
 from ansible.errors import AnsibleFilterError
 
 
-def job_hosts(typed: t.Any, group: str, groups: t.Mapping[str, t.Sequence[str]], limit: str = "", is_slice: bool = False) -> str:
+def flows_job_hosts(typed: t.Any, group: str, groups: t.Mapping[str, t.Sequence[str]], limit: str = "", is_slice: bool = False) -> str:
     """Return the hosts of the job.
 
     :raises AnsibleFilterError: there is nothing to register, or the numbers typed would be left out by the limit
@@ -105,4 +53,4 @@ class FilterModule:
 
     @staticmethod
     def filters() -> dict[str, t.Callable[..., t.Any]]:
-        return {"job_hosts": job_hosts}
+        return {"flows_job_hosts": flows_job_hosts}
