@@ -2,31 +2,37 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-CACHE := $(CURDIR)/.cache
-VENV := $(CACHE)/venv
-BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+# Relative, as the checkout's path may have a blank in it.
+CACHE := .cache
+READY := $(CACHE)/venv/.ready
 DOCS := $(CACHE)/docs
-NAMESPACE := $(CACHE)/collections/ansible_collections/kaleyra
+INSTALL := uv pip install --quiet --python $(CACHE)/venv/bin/python --requirement
 
 # Everything that is written stays in the checkout, and nothing of the user's own settings counts.
-export PATH := $(BIN):$(PATH)
-export ANSIBLE_COLLECTIONS_PATH := $(CACHE)/collections
-export ANSIBLE_CONFIG := $(CACHE)/ansible.cfg
-export ANSIBLE_HOME := $(CACHE)/ansible
-export ANSIBLE_REMOTE_TEMP := $(CACHE)/ansible/tmp
-export PIP_CACHE_DIR := $(CACHE)/pip
-export UV_CACHE_DIR := $(CACHE)/uv
-export XDG_CACHE_HOME := $(CACHE)/xdg
-# In a checkout with a long path the system's: Ansible makes a socket in there, whose path may have 107 characters at most.
-export TMPDIR := $(shell test $$(printf %s '$(CACHE)' | wc -c) -le 64 && echo '$(CACHE)' || echo '')/tmp
-export PYTHONPATH := $(CURDIR):$(CURDIR)/tests:$(CACHE)/collections
+export PATH := $(CURDIR)/.cache/venv/bin:$(PATH)
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache/collections
+export ANSIBLE_CONFIG := $(CURDIR)/.cache/ansible.cfg
+export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
+export ANSIBLE_REMOTE_TEMP := $(CURDIR)/.cache/ansible/tmp
+export UV_CACHE_DIR := $(CURDIR)/.cache/uv
+export XDG_CACHE_HOME := $(CURDIR)/.cache/xdg
+# The system's where the checkout's path is long or has a blank in it: Ansible makes a socket in there, whose path may have 107 characters
+# at most, and starts Pythons from there, whose paths it does not quote.
+export TMPDIR := $(shell test $$(printf %s '$(CURDIR)' | wc -c) -le 57 -a '$(CURDIR)' = '$(subst $() $(),,$(CURDIR))' && echo '$(CURDIR)/.cache')/tmp
+# Ansible stops without a locale in UTF-8.
+ifeq (,$(findstring UTF-8,$(or $(LC_ALL),$(LC_CTYPE),$(LANG))))
+export LC_ALL := C.UTF-8
+endif
+export PYTHONPATH := $(CURDIR):$(CURDIR)/tests:$(CURDIR)/.cache/collections
 # Set, it would have every process compile all that it imports.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help
 help:  ## Say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' Makefile
+
+.PHONY: setup
+setup: $(READY)  ## Install in .cache what tests and demo need, from the package index
 
 .PHONY: demo
 demo: $(READY)  ## Register the numbers of an example inventory with the simulator, and show what happened
@@ -36,39 +42,54 @@ demo: $(READY)  ## Register the numbers of an example inventory with the simulat
 demo-reset:  ## Forget the demo's key pair, records and registrations
 	rm -rf $(CACHE)/demo
 
+.PHONY: simulator
+simulator: $(READY)  ## Run the demo's API for an inventory of your own, and print its account
+	@python -m dev.demo.simulator
+
+.PHONY: simulator-reset
+simulator-reset:  ## Forget the simulator's registrations
+	rm -rf $(CACHE)/simulator
+
 .PHONY: test
-test: unit functional lint  ## Run all tests, and ansible-lint
+test: $(READY)  ## Test what the collection promises, in a few minutes: unit tests, the quicker functional ones, lint
+	python -m pytest -n 6 tests/unit
+	python -m pytest -n 3 -m "not slow" tests/functional
+	@$(MAKE) --no-print-directory lint
 
 .PHONY: unit
 unit: $(READY)  ## Test the core and the simulator, without Ansible
-	python -m pytest -n 2 tests/unit
+	python -m pytest -n 6 tests/unit
 
 .PHONY: functional
-functional: $(READY)  ## Test the collection through real ansible-playbook runs
-	python -m pytest -n 4 tests/functional
+functional: $(READY)  ## Test the collection through real ansible-playbook runs, the slow ones too
+	python -m pytest -n 3 tests/functional
+
+.PHONY: slow
+slow: $(READY)  ## Run the functional tests that make test leaves out
+	python -m pytest -n 3 -m slow tests/functional
 
 .PHONY: browser
 browser: docs  ## Test the report's web page and the documentation site in headless Chromium (Debian: chromium and chromium-driver)
-	@uv pip install --quiet --python $(BIN)/python --requirement tests/browser/requirements.txt
+	@$(INSTALL) tests/browser/requirements.txt
 	python -m pytest -rs tests/browser
 
 .PHONY: awx
 awx: $(READY)  ## Test the life in AWX: jobs of ansible-runner, and hosts by SSH (Debian, as root: openssh-server and sudo)
-	@uv pip install --quiet --python $(BIN)/python --requirement tests/awx/requirements.txt
+	@$(INSTALL) tests/awx/requirements.txt
 	python -m pytest -rs -n 2 --dist worksteal tests/awx
 
-.PHONY: faults
-faults: $(READY)  ## Test the promises under faults, attacks and kills (some minutes)
+.PHONY: crash
+crash: $(READY)  ## Test the promises under faults, attacks and kills (some minutes)
 	python -m pytest -n 2 tests/crash
 
 .PHONY: fuzz
 fuzz: $(READY)  ## Fuzz the parsers, guided by coverage, for a minute (Linux on x86-64; SEED=n repeats a run, FOR=n seconds)
-	@uv pip install --quiet --python $(BIN)/python --requirement dev/fuzz_requirements.txt
+	@$(INSTALL) dev/fuzz_requirements.txt
 	python -m dev.fuzz_parsers --seconds $(or $(FOR),60) --seed $(or $(SEED),0)
 
 .PHONY: docs
 docs: $(READY)  ## Build the documentation site: .cache/docs/html/index.html
-	@uv pip install --quiet --python $(BIN)/python --requirement docs/docsite/requirements.txt
+	@$(INSTALL) docs/docsite/requirements.txt
 	@rm -rf $(DOCS) && mkdir -p -m 755 $(DOCS)/source/reference
 	@cp -R docs/*.md docs/docsite/index.md docs/images docs/examples $(DOCS)/source
 	@sed 's#](docs/#](#g' README.md > $(DOCS)/source/README.md
@@ -96,17 +117,22 @@ integration: $(READY)  ## Run ansible-test integration alone (CORE as above)
 	$(ANSIBLE_TEST) --steps integration
 
 .PHONY: lint
-lint: $(READY)  ## Run ansible-lint with its production profile
+lint: $(READY)  ## Run ruff, and ansible-lint with its production profile
+	ruff check --quiet
 	ansible-lint
 
 .PHONY: gates
 gates: $(READY)  ## Run every tool that looks at the collection without running it (ONLY="ruff mypy": those)
-	@uv pip install --quiet --python $(BIN)/python --requirement dev/gates/requirements.txt
+	@$(INSTALL) dev/gates/requirements.txt
 	@python -m dev.gates $(ONLY)
+
+.PHONY: minimal
+minimal:  ## Run demo and test, twice, in a minimal Debian 12: as root, and as a user with an empty home (as root, with debootstrap)
+	python3 -m dev.minimal_debian
 
 .PHONY: changelog
 changelog: $(READY)  ## Release the version of galaxy.yml: gather changelogs/fragments into CHANGELOG.md
-	@uv pip install --quiet --python $(BIN)/python --requirement dev/gates/requirements.txt
+	@$(INSTALL) dev/gates/requirements.txt
 	antsibull-changelog release
 
 .PHONY: bench
@@ -119,15 +145,7 @@ bench-growth: $(READY)  ## Measure what a number costs in lists of 100 to 100,00
 
 .PHONY: clean
 clean:  ## Remove everything that was made
-	rm -rf $(CACHE) .ansible
+	rm -rf $(CACHE) .ansible .pytest_cache
 
-$(READY): tests/requirements.txt tests/unit/requirements.txt tests/integration/requirements.txt Makefile
-	@echo "Setting up .cache (once) ..."
-	@rm -rf $(VENV)
-	@mkdir -p $(TMPDIR) $(NAMESPACE)
-	@python=$$(sh dev/matrix/find_python.sh) && "$$python" -m venv $(VENV)
-	@pip install --quiet --disable-pip-version-check uv
-	@uv pip install --quiet --python $(BIN)/python --requirement tests/requirements.txt
-	@echo "[defaults]" > $(ANSIBLE_CONFIG)
-	@ln -sfn ../../../.. $(NAMESPACE)/whatsapp
-	@touch $@
+$(READY): tests/requirements.txt tests/unit/requirements.txt tests/integration/requirements.txt dev/set_up.sh
+	@sh dev/set_up.sh

@@ -232,7 +232,7 @@ def record(data: bytes) -> None:
     file = _record.RecordFile("/nowhere", **IDENTITY)
     try:
         found = file._parse(data)
-    except _record.Unreadable as exc:
+    except _record.InvalidRecord as exc:
         assert str(exc)
         return
     fields = json.loads(data)

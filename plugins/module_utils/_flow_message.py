@@ -2,9 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Private to this collection: it can change in any release.
-
-"""A Flow's message as WhatsApp's client encrypts it, and the reading of its answer.
+"""A message of a Flow, encrypted as WhatsApp's client does, and the decryption of the endpoint's response.
 
 Source: Meta, "Implementing Endpoints for Flows", request decryption and encryption.
 """
@@ -23,22 +21,24 @@ from ._public_key import PublicKey
 _TAG_BYTES = 16
 
 
-class Unreadable(Exception):
-    """The answer is not what WhatsApp's client could read.
+class InvalidEndpointResponse(Exception):
+    """WhatsApp's client could not read this response.
 
-    :param cause: in one word
-    :param what: happened, and what the endpoint should do
+    :param cause: the result's ``cause``, such as ``not_base64``
+    :param message: what is wrong, and what the endpoint should do
     """
 
-    def __init__(self, cause: str, what: str) -> None:
-        super().__init__(what)
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
         self.cause = cause
 
 
 class FlowMessage:
-    """One request, under an AES key and an initialisation vector of its own.
+    """One encrypted request, with an AES key and an initialisation vector (IV) of its own.
 
-    :param rsa_key: of cryptography, the public key to encrypt under
+    :param rsa_key: cryptography's public key to encrypt under
+    :param content: JSON object to send
+    :ivar body: of the HTTP request
     """
 
     def __init__(self, rsa_key: t.Any, content: dict[str, t.Any]) -> None:
@@ -55,38 +55,41 @@ class FlowMessage:
         }
         self.body = json.dumps({name: base64.b64encode(value).decode("ascii") for name, value in fields.items()}).encode()
 
-    def read(self, answer: bytes) -> dict[str, t.Any]:
-        """Return what the endpoint says.
+    def read(self, response: bytes) -> dict[str, t.Any]:
+        """Decrypt the endpoint's response and return the JSON object in it.
 
-        :raises Unreadable: naming what is wrong with the answer
+        :param response: body of the HTTP response
+        :raises InvalidEndpointResponse: naming what is wrong with it
         """
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-        data = _decoded(answer.strip())
+        data = _decode(response.strip())
         inverted = bytes(byte ^ 0xFF for byte in self._iv)
         try:
-            return _json_object(AESGCM(self._aes_key).decrypt(inverted, data, None))
+            return _parse_object(AESGCM(self._aes_key).decrypt(inverted, data, None))
         except InvalidTag:
             pass
-        # What an endpoint's developer did wrong shows in what would decrypt it.
+        # Whatever would decrypt it shows the endpoint's mistake.
         try:
             AESGCM(self._aes_key).decrypt(self._iv, data, None)
         except InvalidTag:
             pass
         else:
-            raise Unreadable(
-                "iv_not_inverted", "it is encrypted with the request's IV as it was sent. Invert every bit of the IV before the answer is encrypted"
+            raise InvalidEndpointResponse(
+                "iv_not_inverted", "it is encrypted with the request's IV as sent. Invert every bit of the IV before encrypting the response"
             )
-        for iv, also in ((inverted, ""), (self._iv, "; and the IV's bits are not inverted")):
-            if any(self._would_be_json(iv, part) for part in (data, data[_TAG_BYTES:])):
-                raise Unreadable("wrong_tag", f"its authentication tag is missing or wrong. Put GCM's 16-byte tag behind the encrypted text{also}")
-        raise Unreadable(
-            "not_decryptable", "it is not encrypted under the AES key of the request. Use the decrypted AES key, AES-128-GCM and the inverted IV"
+        for iv, also in ((inverted, ""), (self._iv, ", and invert every bit of the IV")):
+            if any(self._begins_with_json(iv, part) for part in (data, data[_TAG_BYTES:])):
+                raise InvalidEndpointResponse(
+                    "wrong_tag", f"its authentication tag is missing or wrong. Append GCM's 16-byte tag to the encrypted text{also}"
+                )
+        raise InvalidEndpointResponse(
+            "not_decryptable", "it is not encrypted under the request's AES key. Use the decrypted AES key, AES-128-GCM and the inverted IV"
         )
 
-    def _would_be_json(self, iv: bytes, data: bytes) -> bool:
-        """Whether the data began with JSON if the tag did not count, whatever follows."""
+    def _begins_with_json(self, iv: bytes, data: bytes) -> bool:
+        """Whether the data, decrypted without regard to the tag, begins with a JSON object."""
         from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
         text = Cipher(algorithms.AES(self._aes_key), modes.GCM(iv)).decryptor().update(data).decode("latin-1")
@@ -94,17 +97,17 @@ class FlowMessage:
             content, dummy = json.JSONDecoder(strict=False).raw_decode(text.lstrip())
         except (ValueError, RecursionError):
             return False
-        # Not empty, as two bytes may be "{}" by chance.
+        # Random bytes can begin with "{}".
         return isinstance(content, dict) and bool(content)
 
 
 def make_ping(rsa_key: t.Any) -> FlowMessage:
-    """The health check that WhatsApp sends."""
+    """Return the health check that WhatsApp sends."""
     return FlowMessage(rsa_key, {"version": "3.0", "action": "ping"})
 
 
 def rsa_key_of(key: PublicKey) -> t.Any:
-    """cryptography's form of the key.
+    """Return the key as cryptography's object.
 
     :raises InvalidInput: it is not RSA with 2048 bits
     """
@@ -113,33 +116,39 @@ def rsa_key_of(key: PublicKey) -> t.Any:
 
 
 def make_foreign_rsa_key() -> t.Any:
-    """A public key whose private key nobody holds."""
+    """Return a public key whose private key nobody holds."""
     load_cryptography()
     from cryptography.hazmat.primitives.asymmetric import rsa
 
     return rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
 
 
-def _decoded(answer: bytes) -> bytes:
-    if answer[:1] == b'"':
-        raise Unreadable("not_base64", "its base64 text stands in quotes, as JSON. Send it as plain text")
-    if answer[:1] in (b"{", b"[") or answer in (b"null", b"true", b"false"):
-        raise Unreadable("clear_json", "it is JSON in clear. Encrypt the JSON, and send base64 as plain text")
+def _decode(response: bytes) -> bytes:
     try:
-        data = base64.b64decode(answer, validate=True)
+        data = base64.b64decode(response, validate=True)
     except binascii.Error:
         data = b""
+    clear = _parse(response)
+    if isinstance(clear, str):
+        raise InvalidEndpointResponse("not_base64", "its base64 text is in quotes, as a JSON string. Send it as plain text")
+    if isinstance(clear, (dict, list, bool)) or response == b"null":
+        raise InvalidEndpointResponse("clear_json", "it is JSON in clear text. Encrypt the JSON, and send it as base64 in plain text")
     if not data:
-        what = "it is empty" if not answer else "it is not base64 (the alphabet with + and /, in one line)"
-        raise Unreadable("not_base64", f"{what}. Send the encrypted answer as base64 in plain text")
+        what = "it is not base64 (the alphabet with + and /, in one line)" if response else "it is empty"
+        raise InvalidEndpointResponse("not_base64", f"{what}. Send the encrypted response as base64 in plain text")
     return data
 
 
-def _json_object(data: bytes) -> dict[str, t.Any]:
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError):
-        content = None
+def _parse_object(data: bytes) -> dict[str, t.Any]:
+    content = _parse(data)
     if not isinstance(content, dict):
-        raise Unreadable("not_json", "what is encrypted in it is no JSON object")
+        raise InvalidEndpointResponse("not_json", "its decrypted content is not a JSON object")
     return content
+
+
+def _parse(data: bytes) -> t.Any:
+    """Return what the JSON text says, None if it is no JSON."""
+    try:
+        return json.loads(data.decode())
+    except (ValueError, RecursionError):
+        return None

@@ -16,12 +16,13 @@ from ._errors import InvalidInput, KaleyraError
 from ._held_key import HeldKey, meta_error, read_meta_answer
 from ._http import Answer, prepare
 from ._json import parse_object
+from ._phone_number import normalise_phone_number
 from ._reader import Reader, ReadingFailed
 
 META_API_URL = "https://graph.facebook.com/v23.0"
 
-# Numbers in a page: with a few fields each, some 40 kB.
-_PAGE_SIZE = 100
+# A page has some 40 kB at most, with no field of more than a hundred bytes.
+_FIELDS_IN_A_PAGE, _NUMBERS_IN_A_PAGE = 400, 100
 # Of one account: far more numbers than it can have.
 _MAX_PAGES = 1000
 
@@ -80,7 +81,7 @@ class GraphApi:
         """
         numbers: list[dict[str, t.Any]] = []
         attempts = 0
-        query = {"fields": ",".join(fields), "limit": str(_PAGE_SIZE)}
+        query = {"fields": ",".join(fields), "limit": str(max(1, min(_NUMBERS_IN_A_PAGE, _FIELDS_IN_A_PAGE // len(fields))))}
         for page in range(_MAX_PAGES):
             if page:
                 self.reader.rate_limiter.wait()
@@ -116,18 +117,17 @@ class GraphApi:
         return GraphApiError(f"The numbers of the WhatsApp Business Account {waba_id} could not be read: {cause}", attempts=attempts)
 
 
-def make_graph_api(api_url: str | None, access_token: str, reader: Reader, *, prefix: str = "") -> GraphApi:
-    """Check what goes into a URL or a header.
+def make_graph_api(api_url: str | None, access_token: str, reader: Reader) -> GraphApi:
+    """Check the options ``meta_api_url`` and ``meta_access_token``, as they go into a URL or a header.
 
-    :param prefix: of the options ``access_token`` and ``api_url``, for messages
     :raises InvalidInput: naming the option; a token is never repeated
     """
     if not _VISIBLE.fullmatch(access_token):
         raise InvalidInput(
-            f"{prefix}access_token has a blank, a line break or another character that no HTTP header can carry. "
+            "meta_access_token has a blank, a line break or another character that no HTTP header can carry. "
             "Copy it again from Meta's Business settings."
         )
-    url = normalise_api_url(api_url or META_API_URL, option=f"{prefix}api_url", example=META_API_URL, what="access token")
+    url = normalise_api_url(api_url or META_API_URL, option="meta_api_url", example=META_API_URL, what="access token")
     return GraphApi(url, access_token, reader)
 
 
@@ -155,6 +155,17 @@ def check_fields(fields: t.Iterable[str], option: str) -> list[str]:
         if not _FIELD.fullmatch(name):
             raise InvalidInput(f"{option}: {name[:40]!r} is not the name of a field. Names have small letters, digits and underscores.")
     return list(checked)
+
+
+def number_with_id(listed: t.Mapping[str, t.Any]) -> tuple[str, str] | None:
+    """Return number in E.164 and ID of one that the Graph API lists, None for one without either."""
+    number, phone_number_id = listed.get("display_phone_number"), listed.get("id")
+    if not isinstance(number, str) or not is_object_id(phone_number_id):
+        return None
+    try:
+        return normalise_phone_number(number), str(phone_number_id)
+    except InvalidInput:
+        return None
 
 
 def is_object_id(value: t.Any) -> bool:

@@ -12,7 +12,7 @@ import typing as t
 
 from ._account import Account
 from ._errors import InvalidInput
-from ._graph_api import GraphApi, GraphApiError, check_waba_ids, is_object_id, make_graph_api
+from ._graph_api import GraphApi, GraphApiError, check_waba_ids, is_object_id, make_graph_api, number_with_id
 from ._held_key import HeldKey, read_kaleyra_answer
 from ._http import Tls
 from ._phone_number import normalise_phone_number
@@ -83,7 +83,7 @@ class MetaReadBack:
                 self._unread.append(str(exc))
                 continue
             attempts += sent
-            for number, phone_number_id in numbers_with_ids(listed):
+            for number, phone_number_id in filter(None, map(number_with_id, listed)):
                 if number not in known:
                     self._places.setdefault(number, []).append((waba_id, phone_number_id))
         return attempts
@@ -106,17 +106,6 @@ class MetaReadBack:
         return self._api.held_key(places[0][1])
 
 
-def numbers_with_ids(listed: t.Iterable[t.Mapping[str, t.Any]]) -> t.Iterator[tuple[str, str]]:
-    """Yield E.164 number and ID of each that the Graph API lists; one without either is left out."""
-    for each in listed:
-        try:
-            number = normalise_phone_number(str(each.get("display_phone_number")))
-        except InvalidInput:
-            continue
-        if is_object_id(each.get("id")):
-            yield number, each["id"]
-
-
 def make_read_back(params: t.Mapping[str, t.Any], account: Account, rate_limiter: Alone) -> ReadBack | None:
     """Return the source that the options name, None for none.
 
@@ -137,7 +126,7 @@ def make_read_back(params: t.Mapping[str, t.Any], account: Account, rate_limiter
     phone_number_ids = _check_phone_number_ids(params["meta_phone_number_ids"] or {})
     if not waba_ids and not phone_number_ids:
         raise InvalidInput("read_back=meta needs meta_waba_ids (or META_WABA_IDS in the environment), or meta_phone_number_ids.")
-    api = make_graph_api(params["meta_api_url"], params["meta_access_token"], reader, prefix="meta_")
+    api = make_graph_api(params["meta_api_url"], params["meta_access_token"], reader)
     return MetaReadBack(api, waba_ids, phone_number_ids)
 
 

@@ -2,14 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Private to this collection: it can change in any release.
-
 """What is known of the key that a number carries: a small file, or what the caller says."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import functools
 import hashlib
 import json
@@ -21,38 +20,45 @@ import typing as t
 from urllib.parse import quote, unquote
 
 from ._errors import KaleyraError, OutcomeUnknown, RecordError
-from ._lock import Lock
-from ._sync import sync_folder
+from ._lock import LockTimeout, file_lock
 
-_FORMAT = 1
+_FORMAT = 2
 _IDENTITY = ("api", "sid", "phone_number")
 _MAX_BYTES = 4096
-_NEW = ".new"
+# Of the keys that a number may carry; with more, it counts as any.
+_MAX_POSSIBLE = 16
 _FINGERPRINT = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){31}")
 _NAME = re.compile(r"([A-Za-z0-9._~%-]+),([A-Za-z0-9_-]+),(\+[1-9][0-9]{6,14})\.json")
 
-# A record as it is written here, and what its checksum is of. Anything else is read as JSON, which takes three times as long.
-_WRITTEN = re.compile(
-    r'\{"format": 1, "api": "([ !#-\[\]-~]*)", "sid": "([ !#-\[\]-~]*)", "phone_number": "([ !#-\[\]-~]*)", '
-    r'"fingerprint": "([0-9a-f]{2}(?::[0-9a-f]{2}){31})", "state": "((?:un)?confirmed)", '
-    r'"since": "([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\+00:00)", "checksum": "([0-9a-f]{64})"\}\n'
-)
-_CHECKED = '{"api": "%s", "fingerprint": "%s", "format": 1, "phone_number": "%s", "sid": "%s", "since": "%s", "state": "%s"}'
-
-# One thread at a time writes: many that let go of the interpreter at each system call spend most of their time on getting it back.
+# Serialise writes: concurrent writers mostly wait for the GIL.
 _writing = threading.Lock()
 
 
 class Record(t.NamedTuple):
-    """What was last proved.
+    """Which key a number carries.
 
+    :param fingerprint: of the key that was confirmed, or that was tried last
     :param confirmed: false while a registration is under way, and after one whose outcome is unknown
     :param since: when it was written, None if it does not age
+    :param before: unless confirmed, the keys that the number may have carried before, None if it could be any
     """
 
     fingerprint: str
     confirmed: bool
     since: datetime.datetime | None = None
+    before: tuple[str, ...] | None = None
+
+    @property
+    def possible_fingerprints(self) -> tuple[str, ...] | None:
+        """Every key that the number may carry; None if it could be any."""
+        if self.confirmed:
+            return (self.fingerprint,)
+        return None if self.before is None else tuple(dict.fromkeys([self.fingerprint, *self.before]))
+
+    def may_carry(self, fingerprint: str) -> bool:
+        """Whether the number may carry this key."""
+        possible = self.possible_fingerprints
+        return possible is None or fingerprint in possible
 
     def is_older_than(self, seconds: int) -> bool:
         """Also true for a record from the future: it was written under a wrong clock, its age is not known."""
@@ -62,7 +68,7 @@ class Record(t.NamedTuple):
         return not 0 <= age < seconds
 
 
-class Unreadable(Exception):
+class InvalidRecord(Exception):
     """The file is no record of this number; the message says why."""
 
 
@@ -75,14 +81,14 @@ class KnownKey:
     def read(self) -> Record | None:
         return self._record
 
-    def exclusive(self, patience: float) -> t.ContextManager[None]:
+    def require_writable(self) -> None:
+        pass
+
+    def exclusive(self, timeout: float) -> t.ContextManager[None]:
         return contextlib.nullcontext()
 
     def registering(self, fingerprint: str) -> t.ContextManager[None]:
         return contextlib.nullcontext()
-
-    def remove_leftover(self) -> None:
-        pass
 
 
 class RecordFile:
@@ -100,13 +106,9 @@ class RecordFile:
         self._path = f"{_prefix(cache_path, api, sid)}{phone_number}.json"
 
     @property
-    def name(self) -> str:
-        """Name of its file in the folder."""
-        return os.path.basename(self._path)
-
-    @property
-    def _new(self) -> str:
-        return self._path + _NEW
+    def path(self) -> str:
+        """Of its file."""
+        return self._path
 
     @property
     def identity(self) -> dict[str, str]:
@@ -116,33 +118,39 @@ class RecordFile:
     def read(self) -> Record | None:
         """Return the record, or None where there is none.
 
-        :raises Unreadable: there is something else
+        :raises InvalidRecord: there is something else
         """
         content = self._content()
         return None if content is None else self._parse(content)
 
+    def require_writable(self) -> None:
+        """See, without writing, whether the record can be kept.
+
+        :raises RecordError: it cannot
+        """
+        with self._naming_cache_path():
+            _require_writable(self._folder)
+
     @contextlib.contextmanager
-    def exclusive(self, patience: float) -> t.Iterator[None]:
+    def exclusive(self, timeout: float) -> t.Iterator[None]:
         """Keep other processes and threads from registering the same number, which could leave each with the other's key on record.
 
-        :param patience: seconds to wait for them
+        :param timeout: seconds to wait for them
         :raises RecordError: the folder cannot be written, or another process does not end
         """
         # One file for all numbers, one byte of it for each.
-        place = int.from_bytes(hashlib.sha256(os.path.basename(self._path).encode()).digest()[:7], "big")
-        lock = Lock(os.path.join(self._folder, ".lock"), place)
-        with self._naming_cache_path():
-            os.makedirs(self._folder, mode=0o700, exist_ok=True)
-            taken = lock.take(patience)
-        if not taken:
-            raise RecordError(
-                f"Another process has been registering {self._identity[-1]} for {patience:g} seconds "
-                f"(its lock is in cache_path {self._folder}). Wait for it or end it, then run this again."
-            )
-        try:
+        offset = int.from_bytes(hashlib.sha256(os.path.basename(self._path).encode()).digest()[:7], "big")
+        with contextlib.ExitStack() as stack:
+            try:
+                with self._naming_cache_path():
+                    os.makedirs(self._folder, mode=0o700, exist_ok=True)
+                    stack.enter_context(file_lock(os.path.join(self._folder, ".lock"), timeout=timeout, offset=offset))
+            except LockTimeout:
+                raise RecordError(
+                    f"Another process has been registering {self._identity[-1]} for {timeout:g} seconds "
+                    f"(its lock is in cache_path {self._folder}). Wait for it or end it, then run this again."
+                ) from None
             yield
-        finally:
-            lock.free()
 
     @contextlib.contextmanager
     def registering(self, fingerprint: str) -> t.Iterator[None]:
@@ -153,12 +161,12 @@ class RecordFile:
 
         :raises RecordError: before the body, the folder cannot be written; after it, what succeeded is not on record
         """
-        try:
+        earlier = before = None
+        with contextlib.suppress(InvalidRecord):
             earlier = self._content()
-        except Unreadable:
-            earlier = None
+            before = self._parse(earlier).possible_fingerprints if earlier is not None else None
         with self._naming_cache_path():
-            self._write(self._dump(fingerprint, "unconfirmed"))
+            self._write(self._dump(Record(fingerprint, False, None, before)))
             self._sync()
         try:
             yield
@@ -172,13 +180,7 @@ class RecordFile:
                     self._write(earlier)
             raise
         with self._naming_cache_path():
-            self._write(self._dump(fingerprint, "confirmed"))
-
-    def remove_leftover(self) -> None:
-        """Remove what a process left that was killed while it wrote the record. What a living one writes stays."""
-        if os.access(self._new, os.F_OK, follow_symlinks=False):
-            with contextlib.suppress(RecordError, OSError), self.exclusive(patience=0):
-                os.unlink(self._new)
+            self._write(self._dump(Record(fingerprint, True)))
 
     def _content(self) -> bytes | None:
         try:
@@ -187,71 +189,75 @@ class RecordFile:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as exc:
-            raise Unreadable(getattr(exc, "strerror", exc)) from exc
+            raise InvalidRecord(getattr(exc, "strerror", exc)) from exc
         try:
             content = os.read(file, _MAX_BYTES + 1)
             if not content and not stat.S_ISREG(os.fstat(file).st_mode):  # only then, as it takes its time
-                raise Unreadable("it is not a file")
+                raise InvalidRecord("it is not a file")
             if len(content) > _MAX_BYTES:
-                raise Unreadable("it is too long")
+                raise InvalidRecord("it is too long")
             return content
         except IsADirectoryError:
-            raise Unreadable("it is not a file") from None
+            raise InvalidRecord("it is not a file") from None
         except OSError as exc:
-            raise Unreadable(exc.strerror) from exc
+            raise InvalidRecord(exc.strerror) from exc
         finally:
             os.close(file)
 
     def _parse(self, content: bytes) -> Record:
-        written = _WRITTEN.fullmatch(content.decode("latin-1"))
         try:
-            if written:
-                api, sid, phone_number, fingerprint, state, since, checksum = written.groups()
-                checked = _CHECKED % (api, fingerprint, phone_number, sid, since, state)
-                if hashlib.sha256(checked.encode()).hexdigest() == checksum and (api, sid, phone_number) == self._identity:
-                    return Record(fingerprint, state == "confirmed", datetime.datetime.fromisoformat(since))
             fields = json.loads(content)
             if fields.pop("checksum") != _checksum(fields):
                 raise ValueError
             if tuple(fields[name] for name in _IDENTITY) != self._identity:
-                raise Unreadable("it is the record of another number, account or API host")
-            if fields["format"] != _FORMAT or fields["state"] not in ("confirmed", "unconfirmed"):
+                raise InvalidRecord("it is the record of another number, account or API host")
+            if fields["format"] not in (1, _FORMAT) or fields["state"] not in ("confirmed", "unconfirmed"):
                 raise ValueError
-            if not _FINGERPRINT.fullmatch(fields["fingerprint"]):
+            since = datetime.datetime.fromisoformat(fields["since"])
+            if since.tzinfo is None:
                 raise ValueError
-            when = datetime.datetime.fromisoformat(fields["since"])
-            if when.tzinfo is None:
+            # Format 1 named the key alone that was tried last.
+            possible = fields["possible"] if fields["format"] == _FORMAT else None
+            if not all(map(_FINGERPRINT.fullmatch, [fields["fingerprint"], *(possible or ())])):
                 raise ValueError
-            return Record(fields["fingerprint"], fields["state"] == "confirmed", when)
+            return Record(fields["fingerprint"], fields["state"] == "confirmed", since, None if possible is None else tuple(possible))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
-            raise Unreadable("its content is not that of a record") from None
+            raise InvalidRecord("its content is not that of a record") from None
 
-    def _dump(self, fingerprint: str, state: str) -> bytes:
-        since = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        fields = {"format": _FORMAT, **dict(zip(_IDENTITY, self._identity)), "fingerprint": fingerprint, "state": state, "since": since}
+    def _dump(self, record: Record) -> bytes:
+        possible = record.possible_fingerprints
+        fields = {
+            "format": _FORMAT,
+            **self.identity,
+            "fingerprint": record.fingerprint,
+            "state": "confirmed" if record.confirmed else "unconfirmed",
+            "since": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "possible": None if possible is None or len(possible) > _MAX_POSSIBLE else possible,
+        }
         # Else one spoiled byte could make another key, another time, or a confirmed record of an unconfirmed one.
         return json.dumps({**fields, "checksum": _checksum(fields)}).encode() + b"\n"
 
     def _write(self, content: bytes) -> None:
         """Replace the record in one step. Under :meth:`exclusive`, so that one name for the new file is enough."""
+        new = f"{self._path}.new"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with _writing:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             try:
-                file = os.open(self._new, flags, 0o600)
+                file = os.open(new, flags, 0o600)
             except FileExistsError:  # left by a process that was killed
-                os.unlink(self._new)
-                file = os.open(self._new, flags, 0o600)
+                os.unlink(new)
+                file = os.open(new, flags, 0o600)
             try:
                 with open(file, "wb") as stream:
                     stream.write(content)
                 try:
-                    os.replace(self._new, self._path)
+                    os.replace(new, self._path)
                 except IsADirectoryError:  # not readable, so not to be in the way either
                     os.rmdir(self._path)
-                    os.replace(self._new, self._path)
+                    os.replace(new, self._path)
             except OSError:
                 with contextlib.suppress(OSError):
-                    os.unlink(self._new)
+                    os.unlink(new)
                 raise
 
     def _sync(self) -> None:
@@ -259,7 +265,11 @@ class RecordFile:
 
         That the new one's name is on disk is enough for that: should its content be lost, it is unreadable and does not count.
         """
-        sync_folder(self._folder)
+        folder = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     @contextlib.contextmanager
     def _naming_cache_path(self) -> t.Iterator[None]:
@@ -272,18 +282,10 @@ class RecordFile:
             ) from exc
 
 
-def has_leftovers(cache_path: str) -> bool:
-    """Whether the folder holds what a process left that was killed while it wrote a record: one look instead of one for each number."""
-    try:
-        return any(name.endswith(_NEW) for name in os.listdir(cache_path))
-    except (OSError, ValueError):  # ValueError: a NUL in the path
-        return False
-
-
 def record_files(cache_path: str) -> t.Iterator[RecordFile]:
     """Yield, in no order, the record of every number that has one in the folder, readable or not. No folder is no records.
 
-    What stands under a name that no record has is not one: nobody would read it.
+    Other file names are ignored.
 
     :raises RecordError: the folder cannot be read
     """
@@ -300,7 +302,7 @@ def record_files(cache_path: str) -> t.Iterator[RecordFile]:
         match = _NAME.fullmatch(name)
         if match:
             record = RecordFile(cache_path, unquote(match[1]), match[2], match[3])
-            if record.name == name:
+            if os.path.basename(record.path) == name:
                 yield record
 
 
@@ -312,3 +314,13 @@ def _prefix(cache_path: str, api: str, sid: str) -> str:
 
 def _checksum(fields: dict[str, t.Any]) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _require_writable(folder: str) -> None:
+    """Raise the OSError that making the folder, or a file in it, would."""
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(os.path.abspath(folder))
+    if not os.path.isdir(folder):
+        raise NotADirectoryError(errno.ENOTDIR, f"{folder} is not a directory")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, f"{folder} cannot be written")

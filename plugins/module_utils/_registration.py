@@ -18,7 +18,7 @@ from ._http import MAX_TIMEOUT, Tls
 from ._phone_number import normalise_phone_number
 from ._public_key import normalise_fingerprint, public_key_of
 from ._rate_limit import Alone
-from ._record import KnownKey, RecordFile, Unreadable
+from ._record import InvalidRecord, KnownKey, RecordFile
 
 
 class Plan(t.NamedTuple):
@@ -41,8 +41,8 @@ def make_plan(known: KnownKey | RecordFile, fingerprint: str, *, force: bool, ca
     """Compare the wanted key with what is known. Reads only, for check mode and real runs alike."""
     try:
         record = known.read()
-    except Unreadable as exc:
-        return Plan("unreadable", None, f"The record does not count, so the key is registered again: {exc}.")
+    except InvalidRecord as exc:
+        return Plan("unreadable", None, f"Ignoring an invalid record in cache_path; registering the key again ({exc}).")
     if record is None:
         return Plan("absent")
     if not record.confirmed:
@@ -100,7 +100,7 @@ class Registration:
 
         :raises KaleyraError: with further facts in ``details``
         """
-        with known.exclusive(patience=self.api.longest()):
+        with known.exclusive(timeout=self.api.longest()):
             plan = self.plan(known)  # what another process has done meanwhile counts
             result.update(self.initial_result(plan, result["phone_number"]))
             warnings = [plan.warning] if plan.warning else []
@@ -133,12 +133,8 @@ def register(params: t.Mapping[str, t.Any], *, check_mode: bool) -> dict[str, t.
     try:
         if plan.changed:
             registration.key.require_rsa_2048()
-        if check_mode:
-            pass
-        elif plan.changed:
+        if plan.changed and not check_mode:
             warnings = registration.apply(known, result)
-        else:
-            known.remove_leftover()
     except KaleyraError as exc:
         exc.details = {**result, "changed": False, "warnings": warnings, **exc.details}
         raise

@@ -2,8 +2,6 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Private to this collection: it can change in any release.
-
 """Which number carries which key, as far as the records tell."""
 
 from __future__ import annotations
@@ -15,12 +13,12 @@ import typing as t
 from ._account import PODS, normalise_api_url
 from ._phone_number import normalise_phone_number
 from ._public_key import normalise_fingerprint, public_key_of
-from ._record import RecordFile, Unreadable, record_files
+from ._record import InvalidRecord, RecordFile, record_files
 
 STATES = ("confirmed", "unconfirmed", "unreadable", "absent")
 
 
-def evidence(params: t.Mapping[str, t.Any], *, check_mode: bool) -> dict[str, t.Any]:
+def read_registrations(params: t.Mapping[str, t.Any], *, check_mode: bool) -> dict[str, t.Any]:
     """Read the records, and return the task's result. Nothing is written or sent, in check mode and otherwise.
 
     :param params: the module's options, None for what was not given
@@ -51,21 +49,22 @@ def _read(file: RecordFile, now: datetime.datetime) -> dict[str, t.Any] | None:
     """Return the facts of a record, or None if it has gone meanwhile."""
     try:
         record = file.read()
-    except Unreadable as exc:
-        return _facts("unreadable", msg=f"The record {file.name} does not count: {exc}.")
+    except InvalidRecord as exc:
+        return _facts("unreadable", msg=f"The record {file.path} (cache_path) is ignored: {exc}.")
     if record is None:
         return None
     since = record.since or now
     return _facts(
         "confirmed" if record.confirmed else "unconfirmed",
         fingerprint=record.fingerprint,
+        possible_fingerprints=None if record.possible_fingerprints is None else list(record.possible_fingerprints),
         since=_in_utc(since),
         age=int((now - since).total_seconds()),
     )
 
 
 def _facts(state: str, **known: t.Any) -> dict[str, t.Any]:
-    return {"state": state, "fingerprint": None, "since": None, "age": None, "msg": None, **known}
+    return {"state": state, "fingerprint": None, "possible_fingerprints": None, "since": None, "age": None, "msg": None, **known}
 
 
 def _summary(numbers: list[dict[str, t.Any]], expected: str | None) -> dict[str, t.Any]:

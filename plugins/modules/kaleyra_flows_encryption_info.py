@@ -159,6 +159,15 @@ numbers:
         - Null for V(unreadable) and V(absent).
       type: str
       sample: 61:fa:89:3e:ff:90:f2:15:8d:cb:4a:3d:9c:52:b2:47:dc:e8:11:6e:53:5f:28:dd:48:3d:97:7c:ae:7f:48:2a
+    possible_fingerprints:
+      description:
+        - Every key that the number may carry. For V(confirmed) that is RV(numbers[].fingerprint) alone, for V(unconfirmed) also those that
+          were possible before.
+        - Null where it cannot be told and could be any key. That is so for V(unreadable) and V(absent), and for V(unconfirmed) where the
+          record before was one of these.
+      type: list
+      elements: str
+      sample: [61:fa:89:3e:ff:90:f2:15:8d:cb:4a:3d:9c:52:b2:47:dc:e8:11:6e:53:5f:28:dd:48:3d:97:7c:ae:7f:48:2a]
     since:
       description: When the record got this state, in UTC (ISO 8601). Null for V(unreadable) and V(absent).
       type: str
@@ -177,7 +186,7 @@ numbers:
       type: bool
       sample: true
     msg:
-      description: Name of the file and why it does not count, for V(unreadable). Otherwise null.
+      description: Path of the file and why it is ignored, for V(unreadable). Otherwise null.
       type: str
       sample: null
 fingerprint:
@@ -214,10 +223,10 @@ summary:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import PODS
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._module import PUBLIC_KEY_OPTIONS, ModuleSpec
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registrations_info import evidence
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registrations_info import read_registrations
 
 SPEC = ModuleSpec(
-    evidence,
+    read_registrations,
     argument_spec={
         "cache_path": {"type": "path", "default": "~/.ansible/kaleyra_flows_encryption"},
         "pod": {"type": "str", "choices": list(PODS)},

@@ -12,14 +12,13 @@ import yaml
 from awx._runner import AWX, CHECKOUT, Core, Credential
 from awx._set_up import awx_collection, controller, set_up
 from awx._sshd import Host, obstacle
-from functional.conftest import _simulator, key, playbooks, simulator
 from support.playbook_runs import API_KEY, BIN, SID
 from support.simulator.client import Simulator
 
 from dev.matrix.cores import environment
 
 # Fixtures that are needed here, too.
-__all__ = ["_simulator", "awx_collection", "controller", "key", "playbooks", "set_up", "simulator"]
+__all__ = ["awx_collection", "controller", "set_up"]
 
 CORES = ("newest", "2.16")
 """The one to develop with, and that of Ansible Automation Platform."""

@@ -5,10 +5,8 @@
 from __future__ import annotations
 
 import pytest
-from support.playbook_runs import KeyPair
 
 
-@pytest.fixture(scope="session")
-def key() -> KeyPair:
-    """The key that is to be registered."""
-    return KeyPair.make("RSA", "rsa_keygen_bits:2048")
+@pytest.fixture(autouse=True)
+def _clean_environment(clean_environment: None) -> None:
+    """Of every test below, as the core runs in the test's own process."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import os
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,13 +184,6 @@ SCENARIOS: dict[str, list[Step]] = {
 }
 
 BELIEVED = {name for name in SCENARIOS if "is believed" in name}
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith("KALEYRA_") or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="module")

@@ -55,13 +55,6 @@ REFUSED: dict[str, Any] = {"do": "answer", "status": 401, "body": {"code": "RBC0
 LOST: dict[str, Any] = {"do": "reset", "apply": True}
 
 
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith("KALEYRA_") or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-
-
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> random.Random:
     """Its own for each test, so that one test alone can be repeated."""
@@ -263,7 +256,6 @@ def test_runs_that_are_killed_leave_no_lie_and_one_clean_run_puts_all_right(
     assert set(held) == set(numbers) and set(held.values()) == {keys[wanted].fingerprint}
     assert assert_no_lie(cache, held) == {"confirmed": NUMBERS}
     print("clean run:", collections.Counter(outcome.result["reason"] for outcome in run.of("Register")))
-    assert litter(cache) == set()
 
     before = simulator.count()
     run = playbooks.run(play, inventory, "-f", str(FORKS), variables=variables(wanted))
@@ -302,7 +294,6 @@ def test_a_list_that_is_killed_leaves_no_lie_and_one_clean_run_puts_all_right(
     held = slow_simulator.registered()[SID]
     assert set(held) == set(numbers) and set(held.values()) == {keys[wanted].fingerprint}
     assert assert_no_lie(cache, held) == {"confirmed": NUMBERS}
-    assert litter(cache) == set()
     before = slow_simulator.count()
     assert register(all_of_them(wanted))["changed"] is False
     assert slow_simulator.count() == before
@@ -392,19 +383,6 @@ def test_a_kill_before_any_step_of_the_record_leaves_no_lie(world: World, rng: r
     print(f"killed {kills} times, once before each of {total} lines")
     # A run that finds nothing on record has a line or two less.
     assert kills >= total - 3
-
-
-def test_a_kill_leaves_no_litter_for_the_run_that_finds_the_earlier_key_in_place(world: World) -> None:
-    world.register(0)
-
-    def killed_before_the_new_record_has_its_place() -> None:
-        os.replace = lambda *dummy: os.kill(os.getpid(), signal.SIGKILL)
-        world.register(1)
-
-    assert in_child(killed_before_the_new_record_has_its_place) is None
-    result = world.register(0)
-    assert (result["reason"], result["attempts"]) == ("up_to_date", 0)
-    assert litter(world.cache) == set()
 
 
 def test_a_kill_leaves_no_litter_once_the_number_is_registered(world: World) -> None:

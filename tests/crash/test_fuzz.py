@@ -192,7 +192,7 @@ def test_the_facts_of_any_answer_can_be_told_in_an_error(status: int, code: str,
 fields = st.fixed_dictionaries(
     {},
     optional={
-        "format": st.one_of(st.sampled_from([1, 1.0, True, "1", 2]), anything),
+        "format": st.one_of(st.sampled_from([1, 1.0, True, "1", 2, 3]), anything),
         **{name: st.one_of(st.just(value), anything) for name, value in IDENTITY.items()},
         "fingerprint": st.one_of(st.just(FINGERPRINT), st.just(FINGERPRINT + "\n"), anything),
         "state": st.one_of(st.sampled_from(["confirmed", "unconfirmed", "Confirmed", ["confirmed"]]), anything),

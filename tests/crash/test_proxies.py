@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.authority import Authority
 from support.cases import ToDo, Try, load, once, try_all
 from support.playbook_runs import ACCOUNTS, API_KEY, AS_A_MODULE, EXECUTION_MODES, SID, WORKER, KeyPair, Playbooks
-from support.servers import Authority, Proxy, Servers, closed_port
+from support.servers import Proxy, Servers, closed_port
 from support.simulator.client import Simulator
 
 PASSWORD = "Proxy-Password-4711"
@@ -132,7 +133,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, key: KeyPair) -> Results:
 
     def run(folder: Path) -> dict[str, Any]:
         authority = Authority(tmp_path_factory.mktemp("certificates"), "Authority")
-        certificate = authority.issue("good", "127.0.0.1", "localhost")
+        certificate = authority.issue("127.0.0.1", "localhost")
         servers = Servers()
         with (
             Simulator(ACCOUNTS, certfile=certificate) as https,

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.authority import Authority
 from support.cases import ToDo, Try, load, once, try_all
 from support.playbook_runs import ACCOUNTS, API_KEY, AS_A_MODULE, EXECUTION_MODES, SID, WORKER, KeyPair, Playbooks, openssl
-from support.servers import Answering, Authority, Servers, hanging_up, saying_nothing, speaking_plain_http
+from support.servers import Answering, Servers, hanging_up, saying_nothing, speaking_plain_http
 from support.simulator.client import Simulator
 
 
@@ -124,9 +125,9 @@ def results(tmp_path_factory: pytest.TempPathFactory, key: KeyPair) -> Results:
     def run(folder: Path) -> dict[str, Any]:
         files = tmp_path_factory.mktemp("certificates")
         authority, other = Authority(files, "Authority"), Authority(files, "Other")
-        good = authority.issue("good", "127.0.0.1", "::1")
-        elsewhere = authority.issue("elsewhere", "api.example", "192.0.2.7")
-        self_signed = authority.issue("self", "127.0.0.1", self_signed=True)
+        good = authority.issue("127.0.0.1", "::1")
+        elsewhere = authority.issue("api.example", "192.0.2.7")
+        self_signed = authority.issue("127.0.0.1", self_signed=True)
         folder_of_hashes = files / "hashed"
         folder_of_hashes.mkdir()
         (folder_of_hashes / "authority.pem").write_bytes(authority.path.read_bytes())
@@ -148,10 +149,10 @@ def results(tmp_path_factory: pytest.TempPathFactory, key: KeyPair) -> Results:
             Simulator(ACCOUNTS, host="::1") as http6,
         ):
             certificates = {
-                "EXPIRED": authority.issue("expired", "127.0.0.1", first=-30, last=-1),
-                "EARLY": authority.issue("early", "127.0.0.1", first=1, last=30),
+                "EXPIRED": authority.issue("127.0.0.1", last=-1),
+                "EARLY": authority.issue("127.0.0.1", first=1),
                 "ELSEWHERE": elsewhere, "ELSEWHERE6": elsewhere, "SELF": self_signed,
-                "NAMED": authority.issue("named", "localhost"),
+                "NAMED": authority.issue("localhost"),
             }
             ports = {
                 name: servers.start(server, host="::1" if name.endswith("6") else "127.0.0.1", certificate=certificates.get(name))

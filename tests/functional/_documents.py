@@ -26,9 +26,10 @@ from urllib.parse import urlsplit
 
 import yaml
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import PODS
+from support.authority import Authority
 from support.endpoint.client import Endpoint
 from support.playbook_runs import CHECKOUT, WA_400, Playbooks, Run, openssl
-from support.servers import Authority, Proxy, Servers, leading_to
+from support.servers import Proxy, Servers, leading_to
 from support.simulator.client import Simulator
 
 API_KEY = "Api-Key-Of-The-Documentation-7d1f"
@@ -97,7 +98,7 @@ class Reader:
             **{urlsplit(url).hostname or "": self._simulator.url for url in PODS.values()},
             "flows.example.com": self._endpoint.url,
         }.items():
-            places[host] = servers.start(leading_to(urlsplit(url).port or 0), certificate=authority.issue(host, host))
+            places[host] = servers.start(leading_to(urlsplit(url).port or 0), certificate=authority.issue(host))
         self.environment = {
             "ANSIBLE_PIPELINING": "true",  # fewer files, so that many runs take less time
             "KALEYRA_API_KEY": API_KEY,

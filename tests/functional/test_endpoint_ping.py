@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The module flows_endpoint_ping in real runs, through both doors, against an endpoint whose crypto is pywa's."""
+"""The module flows_endpoint_ping in real runs, in the worker and as a module, against endpoints that decrypt with pywa."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ PING = "kaleyra.whatsapp.flows_endpoint_ping"
 APP_SECRET = "Meta-App-Secret-5d1c0f"
 
 
-def ping(name: str, door: str = WORKER, keywords: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+def ping(name: str, mode: str = WORKER, keywords: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
     task: dict[str, Any] = {"name": name, PING: options}
-    if door == AS_A_MODULE:
+    if mode == AS_A_MODULE:
         task["environment"] = {"ASKS_FOR_A_PROCESS": "yes"}
     return {**task, **(keywords or {})}
 
@@ -44,7 +44,7 @@ def endpoint(tmp_path: Path, key: KeyPair) -> Iterator[Endpoint]:
         yield started
 
 
-def test_both_doors_come_to_the_same(playbooks: Playbooks, endpoint: Endpoint, key: KeyPair, other_key: KeyPair) -> None:
+def test_worker_and_module_give_the_same_results(playbooks: Playbooks, endpoint: Endpoint, key: KeyPair, other_key: KeyPair) -> None:
     public = playbooks.inputs / "public.pem"
     public.write_text(key.public)
     given = {"url": endpoint.url, "app_secret": APP_SECRET}
@@ -64,16 +64,16 @@ def test_both_doors_come_to_the_same(playbooks: Playbooks, endpoint: Endpoint, k
         "empty url": {"url": "", "business_public_key": key.public},
         "unknown": {**given, "business_public_key": key.public, "sid": "x"},
     }
-    runs = {door: playbooks.run_tasks([ping(name, door, **options) for name, options in tasks.items()]) for door in EXECUTION_MODES}
+    runs = {mode: playbooks.run_tasks([ping(name, mode, **options) for name, options in tasks.items()]) for mode in EXECUTION_MODES}
     # All but the options that Ansible itself refuses.
     assert (runs[WORKER].modules.count("flows_endpoint_ping"), runs[AS_A_MODULE].modules.count("flows_endpoint_ping")) == (0, len(tasks))
-    results = {door: {name: steady(run.one(name)) for name in tasks} for door, run in runs.items()}
+    results = {mode: {name: steady(run.one(name)) for name in tasks} for mode, run in runs.items()}
     for name in tasks:
         worker, module = results[WORKER][name], results[AS_A_MODULE][name]
         if name not in ("both", "neither", "empty url", "unknown"):  # Ansible's own words, which name the module in one case
             assert worker == module, name
         assert worker["failed"] == module["failed"] == (name not in ("active", "by path", "empty strings")), name
-    proved = {
+    verified = {
         "changed": False,
         "failed": False,
         "active": True,
@@ -83,24 +83,24 @@ def test_both_doors_come_to_the_same(playbooks: Playbooks, endpoint: Endpoint, k
         "wrong_signature": {"http_status": 432, "refused": True},
     }
     for name in ("active", "by path", "empty strings"):
-        assert results[WORKER][name] == proved
+        assert results[WORKER][name] == verified
     causes = {"other key": "key_mismatch", "unsigned": "signature_refused", "nobody there": "connection"}
     for name, cause in causes.items():
         assert results[WORKER][name]["cause"] == cause
     assert results[WORKER]["other key"]["fingerprint"] == other_key.fingerprint
     for name in ("http", "timeout"):
         assert "cause" not in results[WORKER][name]
-    for door in EXECUTION_MODES:
-        assert "parameters are mutually exclusive: business_public_key|business_public_key_path" in results[door]["both"]["msg"]
-        assert "one of the following is required: business_public_key, business_public_key_path" in results[door]["neither"]["msg"]
-        assert "missing required arguments: url" in results[door]["empty url"]["msg"]
-        assert "Unsupported parameters for (kaleyra.whatsapp.flows_endpoint_ping) module: sid. " in results[door]["unknown"]["msg"]
+    for mode in EXECUTION_MODES:
+        assert "parameters are mutually exclusive: business_public_key|business_public_key_path" in results[mode]["both"]["msg"]
+        assert "one of the following is required: business_public_key, business_public_key_path" in results[mode]["neither"]["msg"]
+        assert "missing required arguments: url" in results[mode]["empty url"]["msg"]
+        assert "Unsupported parameters for (kaleyra.whatsapp.flows_endpoint_ping) module: sid. " in results[mode]["unknown"]["msg"]
     assert endpoint.answered() == [*([200, 421, 432] * 3), 421, 432] * 2
 
 
-@pytest.mark.parametrize("door", EXECUTION_MODES)
-def test_check_mode_asks_too_and_nothing_is_ever_changed(playbooks: Playbooks, endpoint: Endpoint, key: KeyPair, door: str) -> None:
-    tasks = [ping("ping", door, url=endpoint.url, app_secret=APP_SECRET, business_public_key=key.public)]
+@pytest.mark.parametrize("mode", EXECUTION_MODES)
+def test_check_mode_sends_too_and_changes_nothing(playbooks: Playbooks, endpoint: Endpoint, key: KeyPair, mode: str) -> None:
+    tasks = [ping("ping", mode, url=endpoint.url, app_secret=APP_SECRET, business_public_key=key.public)]
     for arguments in (["--check", "--diff"], ["--diff"]):
         run = playbooks.run_tasks(tasks, *arguments)
         assert run.one("ping")["active"] and run.changed() == 0
@@ -108,19 +108,7 @@ def test_check_mode_asks_too_and_nothing_is_ever_changed(playbooks: Playbooks, e
     assert endpoint.answered() == [200, 421, 432] * 2
 
 
-def test_the_fingerprint_is_that_of_community_crypto(playbooks: Playbooks, endpoint: Endpoint, key: KeyPair) -> None:
-    public = playbooks.inputs / "public.pem"
-    public.write_text(key.public)
-    run = playbooks.run_tasks(
-        [
-            {"name": "info", "community.crypto.openssl_publickey_info": {"path": str(public)}},
-            ping("ping", url=endpoint.url, app_secret=APP_SECRET, business_public_key_path=str(public)),
-        ]
-    )
-    assert run.one("ping")["fingerprint"] == run.one("info")["fingerprints"]["sha256"]
-
-
-def test_it_can_be_waited_for_until_the_endpoint_holds_the_key(playbooks: Playbooks, endpoint: Endpoint, other_key: KeyPair) -> None:
+def test_until_waits_for_the_key(playbooks: Playbooks, endpoint: Endpoint, other_key: KeyPair) -> None:
     private = playbooks.inputs / "other.pem"
     private.write_text(other_key.private)
 
@@ -140,7 +128,7 @@ def test_it_can_be_waited_for_until_the_endpoint_holds_the_key(playbooks: Playbo
     assert answered[0] == 421 and answered[-3:] == [200, 421, 432]
 
 
-def test_in_the_background(playbooks: Playbooks, endpoint: Endpoint, key: KeyPair, other_key: KeyPair) -> None:
+def test_async(playbooks: Playbooks, endpoint: Endpoint, key: KeyPair, other_key: KeyPair) -> None:
     background = {"async": 60, "poll": 1}
     given = {"url": endpoint.url, "app_secret": APP_SECRET}
     run = playbooks.run_tasks(
@@ -157,10 +145,9 @@ def test_in_the_background(playbooks: Playbooks, endpoint: Endpoint, key: KeyPai
     assert_nowhere([APP_SECRET], {"the output": run.output, **left})
 
 
-@pytest.mark.parametrize("callback", ["ansible.builtin.default", "ansible.posix.json"])
-@pytest.mark.parametrize("door", EXECUTION_MODES)
-def test_the_app_secret_and_a_private_key_are_nowhere(playbooks: Playbooks, key: KeyPair, door: str, callback: str) -> None:
-    """Though the endpoint repeats the secret wherever it can."""
+@pytest.mark.parametrize(("mode", "callback"), [(WORKER, "ansible.posix.json"), (AS_A_MODULE, "ansible.builtin.default")])
+def test_secrets_are_nowhere(playbooks: Playbooks, key: KeyPair, mode: str, callback: str) -> None:
+    """The endpoint repeats the secret wherever it can."""
     ways = {
         "active": healthy,
         "status line": lambda asked: Reply(500, APP_SECRET.encode(), reason=APP_SECRET),
@@ -169,13 +156,13 @@ def test_the_app_secret_and_a_private_key_are_nowhere(playbooks: Playbooks, key:
     }
     endpoints = {name: MisbehavingEndpoint(key.private, behave) for name, behave in ways.items()}
     given: dict[str, Any] = {"business_public_key": key.public, "app_secret": "{{ app_secret }}"}
-    tasks = [ping(name, door, url=endpoint.url, **given) for name, endpoint in endpoints.items()]
+    tasks = [ping(name, mode, url=endpoint.url, **given) for name, endpoint in endpoints.items()]
     somewhere: dict[str, Any] = {"url": endpoints["active"].url, "app_secret": "{{ app_secret }}"}
     tasks += [
-        ping("private key", door, **somewhere, business_public_key=key.private),
-        ping("private key in a line", door, **somewhere, business_public_key=key.private.replace("\n", "\\n")),
-        ping("neither", door, **somewhere),
-        ping("bad timeout", door, **somewhere, business_public_key=key.public, timeout="{{ app_secret }}"),
+        ping("private key", mode, **somewhere, business_public_key=key.private),
+        ping("private key in a line", mode, **somewhere, business_public_key=key.private.replace("\n", "\\n")),
+        ping("neither", mode, **somewhere),
+        ping("bad timeout", mode, **somewhere, business_public_key=key.public, timeout="{{ app_secret }}"),
     ]
     env = {
         "ANSIBLE_STDOUT_CALLBACK": callback,
@@ -185,8 +172,8 @@ def test_the_app_secret_and_a_private_key_are_nowhere(playbooks: Playbooks, key:
     run = playbooks.run_tasks(tasks, "-vvvv", "--diff", env=env, variables={"app_secret": APP_SECRET})
     for endpoint in endpoints.values():
         endpoint.__exit__()
-    # A private key gets as far as to no process.
-    assert run.modules.count("flows_endpoint_ping") == (6 if door == AS_A_MODULE else 0)
+    # A private key reaches no process.
+    assert run.modules.count("flows_endpoint_ping") == (6 if mode == AS_A_MODULE else 0)
     assert {name: run.one(name).get("cause") for name in ways} == {
         "active": None,
         "status line": "http_status",
@@ -198,12 +185,12 @@ def test_the_app_secret_and_a_private_key_are_nowhere(playbooks: Playbooks, key:
     for name in ("private key", "private key in a line"):
         assert "a PRIVATE key" in run.one(name)["msg"]
     assert len(endpoints["active"].requests) == 3
-    assert ('"module_args"' in run.stdout) == (door == AS_A_MODULE)
+    assert ('"module_args"' in run.stdout) == (mode == AS_A_MODULE)
     secrets = [APP_SECRET, APP_SECRET[::-1], base64.b64encode(APP_SECRET.encode()).decode().rstrip("=")[:-1], *secret_lines(key.private)]
     assert_nowhere(secrets, {"the output": run.output, **playbooks.leftovers()})
 
 
-def test_defaults_for_the_action_group_are_of_the_account_and_leave_it_alone(
+def test_action_group_defaults_do_not_apply(
     playbooks: Playbooks, endpoint: Endpoint, key: KeyPair
 ) -> None:
     defaults = {"group/kaleyra.whatsapp.kaleyra": {"api_url": "{{ api_url }}", "sid": "{{ sid }}", "api_key": "{{ api_key }}"}}
@@ -213,7 +200,7 @@ def test_defaults_for_the_action_group_are_of_the_account_and_leave_it_alone(
     assert run.one("ping")["active"]
 
 
-def test_what_an_endpoint_says_is_never_a_template(playbooks: Playbooks, key: KeyPair, tmp_path: Path) -> None:
+def test_what_an_endpoint_says_is_not_a_template(playbooks: Playbooks, key: KeyPair, tmp_path: Path) -> None:
     """It is shown, also where the result is used in another task."""
     mark = tmp_path / "mark"
     status = "{{ lookup('ansible.builtin.pipe', 'touch " + str(mark) + "') }}"

@@ -305,7 +305,7 @@ def test_records_that_cannot_be_read_or_written(playbooks: Playbooks, simulator:
     result = run.one("repaired")
     assert (result["changed"], result["reason"], result["previous_fingerprint"]) == (True, "unreadable", None)
     assert len(result["warnings"]) == 1
-    assert "[WARNING]: The record does not count, so the key is registered again" in run.text
+    assert "[WARNING]: Ignoring an invalid record in cache_path; registering the key again" in run.text
     assert run.one("afterwards")["reason"] == "up_to_date"
     assert simulator.count() == 2
 

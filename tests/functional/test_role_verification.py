@@ -243,7 +243,7 @@ def test_the_app_secret_signs_the_proof_and_is_nowhere(fleet: Fleet) -> None:
     with Endpoint(fleet.folder / "signed-keys", [fleet.private], app_secret=secret) as endpoint:
         refused = fleet.run(hosts, endpoint_url=endpoint.url)
         assert refused.failed() == set(hosts)
-        assert "give app_secret" in refused.text
+        assert "set app_secret" in refused.text
         assert endpoint.answered() == [432]
         run = fleet.run(hosts, "-vvvv", "--diff", endpoint_url=endpoint.url, app_secret=secret)
         assert run.rc == 0, run.output

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,11 @@ import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from support.keys import KeyPair as KeyPair
+from support.keys import fingerprint_of as fingerprint_of
+from support.keys import openssl as openssl
+from support.keys import secret_lines as secret_lines
 
 FOLDER = Path(__file__).resolve().parent
 CHECKOUT = FOLDER.parents[1]
@@ -162,7 +168,7 @@ class Playbooks:
             "# The Python of modules: takes down which of them come here, so that processes can be counted.\n"
             'case $1 in *AnsiballZ_*.py) echo "$1" >> "$PROCESSES_FILE"; esac\n'
             'export PYTHONPATH="$MODULE_PYTHONPATH"\n'
-            f'exec {programs}/python "$@"\n',
+            f'exec {shlex.quote(str(programs))}/python "$@"\n',
         )
         self.interpreter.chmod(0o755)
         self._count = itertools.count(1)
@@ -284,43 +290,6 @@ def assert_execution_mode(run: Run, door: str) -> None:
     assert tasks
     expected = len(tasks) if door == AS_A_MODULE else 0
     assert run.modules.count("kaleyra_flows_encryption") == expected, run.modules
-
-
-def openssl(*args: str | Path, stdin: str | None = None) -> str:
-    done = subprocess.run(["openssl", *args], input=stdin, check=True, capture_output=True, text=True)
-    return done.stdout
-
-
-def fingerprint_of(public_pem: str) -> str:
-    """SHA-256 of the DER, by openssl alone."""
-    der = subprocess.run(
-        ["openssl", "pkey", "-pubin", "-outform", "DER"], input=public_pem.encode(), check=True, capture_output=True
-    ).stdout
-    digest = subprocess.run(["openssl", "dgst", "-sha256", "-c"], input=der, check=True, capture_output=True).stdout
-    return digest.decode().rpartition("= ")[2].strip()
-
-
-@dataclasses.dataclass(frozen=True)
-class KeyPair:
-    """A key pair as openssl makes it, PKCS#8."""
-
-    private: str
-    public: str
-
-    @classmethod
-    def make(cls, algorithm: str, *options: str) -> KeyPair:
-        pkeyopts = [part for option in options for part in ("-pkeyopt", option)]
-        private = openssl("genpkey", "-algorithm", algorithm, *pkeyopts)
-        return cls(private, openssl("pkey", "-pubout", stdin=private))
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint_of(self.public)
-
-
-def secret_lines(private_pem: str) -> list[str]:
-    """The base64 lines of a private key, as they must stand nowhere. The first of PKCS#8 is little more than its kind."""
-    return [line for line in private_pem.split("\n")[2:] if len(line) == 64]
 
 
 def assert_nowhere(secrets: Iterable[str], places: Mapping[Any, str]) -> None:

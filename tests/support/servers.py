@@ -2,28 +2,19 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Small servers that misbehave in ways that the simulator cannot, proxies, and certificates for them."""
+"""Small servers that misbehave in ways that the simulator cannot, and proxies."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import contextlib
-import dataclasses
-import datetime
-import ipaddress
 import socket
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -31,10 +22,11 @@ SUCCESS = '{"code": "WA-200", "message": "Request Processed Successfully", "data
 
 
 class Servers:
-    """Any number of servers in one thread of the test's process, ended with it."""
+    """Any number of servers in one thread of the test's process, ended by ``with`` or with the process."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._listening: list[asyncio.AbstractServer] = []
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
 
     def start(self, handler: Handler, *, host: str = "127.0.0.1", certificate: Path | None = None) -> int:
@@ -53,8 +45,41 @@ class Servers:
                 writer.close()
 
         starting = asyncio.run_coroutine_threadsafe(asyncio.start_server(serve, host, 0, ssl=context), self._loop)
-        port: int = starting.result(10).sockets[0].getsockname()[1]
+        server = starting.result(10)
+        self._listening.append(server)
+        port: int = server.sockets[0].getsockname()[1]
         return port
+
+    def __enter__(self) -> Servers:
+        return self
+
+    def __exit__(self, *dummy: object) -> None:
+        for server in self._listening:
+            self._loop.call_soon_threadsafe(server.close)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+
+class MisbehavingServer:
+    """Answers each connection's first request with the same bytes.
+
+    :ivar requests: what came, headers and body
+    """
+
+    host = "127.0.0.1"
+
+    def __init__(self, servers: Servers, answer: bytes, certificate: Path | None = None) -> None:
+        self.requests: list[bytes] = []
+        self._answer = answer
+        self.port = servers.start(self._handle, certificate=certificate)
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readexactly(1)
+        if request != b"\x16":  # a TLS handshake: no blank line ends it
+            head, body = await read_request(reader)
+            request += head.encode("latin-1") + body
+        self.requests.append(request)
+        writer.write(self._answer)
+        await writer.drain()
 
 
 async def read_request(reader: asyncio.StreamReader) -> tuple[str, bytes]:
@@ -196,56 +221,3 @@ def closed_port() -> Iterator[int]:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
-
-
-@dataclasses.dataclass(frozen=True)
-class Authority:
-    """A private authority. Certificates have all that the strict checks of Python 3.13 ask for."""
-
-    folder: Path
-    name: str
-    _key: ec.EllipticCurvePrivateKey = dataclasses.field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
-
-    @property
-    def path(self) -> Path:
-        """The authority's own certificate."""
-        path = self.folder / f"{self.name}.pem"
-        if not path.exists():
-            usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
-            builder = self._builder(self.name, self._key.public_key(), -60, 60)
-            builder = builder.add_extension(x509.BasicConstraints(True, None), critical=True).add_extension(usage, critical=True)
-            path.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
-        return path
-
-    def _builder(self, subject: str, key: ec.EllipticCurvePublicKey, first: int, last: int) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, subject)]))
-            .issuer_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, self.name)]))
-            .public_key(key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now + datetime.timedelta(days=first))
-            .not_valid_after(now + datetime.timedelta(days=last))
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
-        )
-
-    def issue(self, title: str, *hosts: str, first: int = -30, last: int = 30, self_signed: bool = False) -> Path:
-        """Certificate and key in one file, valid for these hosts from the first to the last day, counted from today."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        names: list[Any] = []
-        for host in hosts:
-            try:
-                names.append(x509.IPAddress(ipaddress.ip_address(host)))
-            except ValueError:
-                names.append(x509.DNSName(host))
-        signer = dataclasses.replace(self, name=title, _key=key) if self_signed else self
-        builder = signer._builder(title, key.public_key(), first, last)
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        path = self.folder / f"server-{title}.pem"
-        path.write_bytes(
-            builder.sign(signer._key, hashes.SHA256()).public_bytes(Encoding.PEM)
-            + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        )
-        return path

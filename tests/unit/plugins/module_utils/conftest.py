@@ -7,16 +7,12 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
-import socket
-import ssl
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +20,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.configuration import set_hypothesis_home_dir
+from support.keys import fingerprint_of, openssl_bytes
+from support.servers import MisbehavingServer, Servers
 from support.simulator.client import Simulator
 
 # What it keeps of the characters and constants that it has seen does not belong into the checkout, nor does a database.
@@ -52,16 +50,6 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
         session.config.stash[_SIMULATOR] = simulator
         session.config.stash[_KEYS] = Path(keys)
         return (yield)
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the machine's own settings counts, nor do they reach the processes that a test starts."""
-    for name in list(os.environ):
-        if name.startswith("KALEYRA_") or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    for name in ("NETRC", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"):
-        monkeypatch.delenv(name, raising=False)
 
 
 # --- the API ----------------------------------------------------------------------------------------------------------
@@ -142,14 +130,10 @@ _GENPKEY: dict[str, list[str]] = {
 }
 
 
-def openssl(*arguments: str | Path, stdin: bytes = b"") -> bytes:
-    return subprocess.run(["openssl", *map(str, arguments)], input=stdin, capture_output=True, check=True).stdout
-
-
-@pytest.fixture(scope="session", name="openssl")
-def _openssl() -> Callable[..., bytes]:
+@pytest.fixture(scope="session")
+def openssl() -> Callable[..., bytes]:
     """Run OpenSSL's own command and return what it prints."""
-    return openssl
+    return openssl_bytes
 
 
 @pytest.fixture(scope="session")
@@ -161,9 +145,9 @@ def private_key(pytestconfig: pytest.Config) -> Callable[[str], Path]:
         path = folder / f"{kind}.pem"
         if not path.exists():
             if kind == "dsa":
-                openssl("dsaparam", "-genkey", "-noout", "-out", path, "1024")
+                openssl_bytes("dsaparam", "-genkey", "-noout", "-out", path, "1024")
             else:
-                openssl("genpkey", "-algorithm", *_GENPKEY[kind], "-out", path)
+                openssl_bytes("genpkey", "-algorithm", *_GENPKEY[kind], "-out", path)
         return path
 
     return make
@@ -176,7 +160,7 @@ def public_pem(private_key: Callable[[str], Path]) -> Callable[[str], str]:
 
     def make(kind: str) -> str:
         if kind not in made:
-            made[kind] = openssl("pkey", "-in", private_key(kind), "-pubout").decode()
+            made[kind] = openssl_bytes("pkey", "-in", private_key(kind), "-pubout").decode()
         return made[kind]
 
     return make
@@ -189,8 +173,7 @@ def fingerprint(public_pem: Callable[[str], str]) -> Callable[[str], str]:
 
     def make(kind: str) -> str:
         if kind not in made:
-            der = openssl("pkey", "-pubin", "-outform", "DER", stdin=public_pem(kind).encode())
-            made[kind] = openssl("dgst", "-sha256", "-c", stdin=der).decode().rpartition(" ")[2].strip()
+            made[kind] = fingerprint_of(public_pem(kind))
         return made[kind]
 
     return make
@@ -235,70 +218,11 @@ def run(start: Start) -> Callable[..., str]:
     return run_one
 
 
-# --- odd servers ------------------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass
-class MisbehavingServer:
-    """Answers each connection's first request with the same bytes. The simulator is no proxy, and has one certificate.
-
-    :param requests: what came, headers and body
-    """
-
-    host: str
-    port: int
-    requests: list[bytes] = dataclasses.field(default_factory=list)
-
-
-def _read_request(connection: socket.socket) -> bytes:
-    request = b""
-    while b"\r\n\r\n" not in request:
-        data = connection.recv(65536)
-        if not data:
-            return request
-        request += data
-    head, dummy, body = request.partition(b"\r\n\r\n")
-    length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
-    while len(body) < length:
-        data = connection.recv(65536)
-        if not data:
-            break
-        body += data
-    return head + b"\r\n\r\n" + body
+# --- servers that misbehave -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def odd_server() -> Iterator[Callable[..., MisbehavingServer]]:
     """Start a server with the bytes that it answers, and with its certificate and key if it is to speak TLS."""
-    with contextlib.ExitStack() as stack:
-
-        def start_one(answer: bytes, certificate: Path | None = None) -> MisbehavingServer:
-            listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            server = MisbehavingServer("127.0.0.1", listening.getsockname()[1])
-            context = None
-            if certificate:
-                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-                context.load_cert_chain(certificate)
-
-            def serve(connection: socket.socket) -> None:
-                # A client that refuses the certificate, or has read enough, just goes.
-                with contextlib.suppress(OSError), connection:
-                    connection.settimeout(10)
-                    speaking = context.wrap_socket(connection, server_side=True) if context else connection
-                    with speaking:
-                        server.requests.append(_read_request(speaking))
-                        speaking.sendall(answer)
-
-            def accept() -> None:
-                while True:
-                    try:
-                        connection, dummy = listening.accept()
-                    except OSError:
-                        return
-                    threading.Thread(target=serve, args=(connection,), daemon=True).start()
-
-            threading.Thread(target=accept, daemon=True).start()
-            stack.callback(listening.shutdown, socket.SHUT_RDWR)
-            return server
-
-        yield start_one
+    with Servers() as servers:
+        yield lambda answer, certificate=None: MisbehavingServer(servers, answer, certificate)

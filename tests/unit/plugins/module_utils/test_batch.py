@@ -150,22 +150,8 @@ def test_warnings_are_told_once_for_numbers_that_share_them(params: Params) -> N
         result = _all(options, check_mode=check_mode)
         assert {number["reason"] for number in result["numbers"]} == {"unreadable"}
         (warning,) = result["warnings"]
-        assert warning.startswith(f"{', '.join(NUMBERS[:3])} and 37 more: The record does not count")
+        assert warning.startswith(f"{', '.join(NUMBERS[:3])} and 37 more: Ignoring an invalid record in cache_path")
     assert _all(options)["warnings"] == []
-
-
-@pytest.mark.parametrize("count", [3, 150])
-def test_what_a_kill_left_behind_goes_with_the_next_real_run(params: Params, count: int) -> None:
-    """Looked for number by number in a short list, by one look into the folder for a long one."""
-    options = params(phone_numbers=[f"+9198{7000000 + n:08}" for n in range(count)])
-    _all(options)
-    litter = [Path(f"{path}.new") for path in Path(options["cache_path"]).glob("*.json")]
-    for path in litter:
-        path.write_text("half a rec")
-    _all(options, check_mode=True)
-    assert all(path.exists() for path in litter)
-    _all(options)
-    assert not any(path.exists() for path in litter)
 
 
 def test_the_one_message_is_short_however_many_fail(params: Params, simulator: Simulator) -> None:

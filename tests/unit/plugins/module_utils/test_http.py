@@ -290,7 +290,7 @@ except Interrupted:
 def test_a_call_that_was_interrupted_does_not_answer_for_the_next_one(simulator: Simulator, start: Callable[..., Any]) -> None:
     """Ansible's task keyword `timeout` interrupts one item of a loop by a signal, and goes on with the next in the same process."""
     refused = {"do": "answer", "status": 401, "body": {}}
-    simulator.faults({NUMBER: [{"do": "answer", "status": 200, "delay": 3, "body": {}}], OTHER: [refused]})
+    simulator.faults({NUMBER: [{"do": "answer", "status": 200, "delay": 60, "body": {}}], OTHER: [refused]})
     process = start(_INTERRUPTED, simulator.url)
     until = time.monotonic() + 30
     while not simulator.count() and time.monotonic() < until:
@@ -546,7 +546,7 @@ def test_a_self_signed_certificate_is_named_so(
 def test_a_wrong_certificate_of_a_trusted_authority_is_refused(
     name: str, days: int, cause: str, authority: Authority, odd_server: Callable[..., Any]
 ) -> None:
-    server = odd_server(OK, authority.issue(name, days=days))
+    server = odd_server(OK, authority.issue(name, last=days))
     message = _no_answer(f"https://127.0.0.1:{server.port}", WrongCertificate, tls=Tls(ca_path=str(authority.path)))
     assert message.rstrip(".") == f"certificate verify failed: {cause}"
     assert all(request == b"" for request in server.requests)
@@ -561,7 +561,7 @@ def test_another_host_s_name_is_refused(authority: Authority, odd_server: Callab
 def test_validation_can_be_switched_off_and_warns_of_nothing(
     authority: Authority, odd_server: Callable[..., Any], recwarn: pytest.WarningsRecorder
 ) -> None:
-    server = odd_server(OK, authority.issue("evil.example", days=-1))
+    server = odd_server(OK, authority.issue("evil.example", last=-1))
     assert _post(f"https://127.0.0.1:{server.port}", tls=Tls(validate=False)).status == 200
     assert not [str(warning.message) for warning in recwarn if "Unverified" in str(warning.message)]
     # For that one call alone.

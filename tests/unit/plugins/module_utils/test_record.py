@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
 import json
 import os
 import shutil
@@ -14,14 +13,12 @@ import signal
 import socket
 import stat
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _sync
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import (
     InvalidInput,
     MissingLibrary,
@@ -29,7 +26,7 @@ from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import (
     RecordError,
     Rejected,
 )
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._record import KnownKey, Record, RecordFile, Unreadable
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._record import InvalidRecord, KnownKey, Record, RecordFile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -166,7 +163,7 @@ def test_a_record_copied_to_another_identity_does_not_count(
     copy = RecordFile(str(tmp_path / "copy"), *identity)
     _confirm(copy, OTHER_KEY)
     shutil.copy(_file(folder), _file(tmp_path / "copy"))
-    with pytest.raises(Unreadable, match="another number, account or API host"):
+    with pytest.raises(InvalidRecord, match="another number, account or API host"):
         copy.read()
 
 
@@ -239,7 +236,7 @@ def in_place(record: RecordFile, folder: Path, request: pytest.FixtureRequest) -
 
 @pytest.mark.parametrize("in_place", _IN_PLACE_OF_A_RECORD, indirect=True)
 def test_something_else_in_its_place_is_unreadable(in_place: None, record: RecordFile) -> None:
-    with pytest.raises(Unreadable, match="."):
+    with pytest.raises(InvalidRecord, match="."):
         record.read()
 
 
@@ -251,6 +248,7 @@ def test_something_else_in_its_place_does_not_hinder_a_registration(in_place: No
 
 
 _FIELDS = ("format", "api", "sid", "phone_number", "fingerprint", "state", "since")
+_THIRD_KEY = ":".join(["c2"] * 32)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +257,11 @@ _FIELDS = ("format", "api", "sid", "phone_number", "fingerprint", "state", "sinc
         *(pytest.param({name: ...}, id=f"without-{name}") for name in _FIELDS),
         *(pytest.param({name: None}, id=f"{name}-null") for name in _FIELDS),
         *(pytest.param({name: [1]}, id=f"{name}-list") for name in _FIELDS),
-        pytest.param({"format": 2}, id="format-to-come"),
+        pytest.param({"format": 3}, id="format-to-come"),
+        pytest.param({"possible": ...}, id="without-possible"),
+        pytest.param({"possible": KEY}, id="possible-no-list"),
+        pytest.param({"possible": [KEY, 1]}, id="possible-a-number"),
+        pytest.param({"possible": [KEY, ""]}, id="possible-empty"),
         pytest.param({"format": "1"}, id="format-as-text"),
         pytest.param({"sid": SID.lower()}, id="sid-in-small-letters"),
         pytest.param({"phone_number": int(NUMBER)}, id="number-as-integer"),
@@ -281,7 +283,7 @@ def test_a_record_of_another_form_does_not_count(
 ) -> None:
     _confirm(record)
     edit_record(_file(folder), changes)
-    with pytest.raises(Unreadable, match="its content|another number"):
+    with pytest.raises(InvalidRecord, match="its content|another number"):
         record.read()
 
 
@@ -307,86 +309,15 @@ def test_a_record_that_was_spoiled_but_is_still_one_does_not_count(old: str, new
     content = _file(folder).read_text()
     assert old in content
     _file(folder).write_text(content.replace(old, new, 1))
-    with pytest.raises(Unreadable, match="its content"):
+    with pytest.raises(InvalidRecord, match="its content"):
         record.read()
-
-
-@pytest.mark.parametrize("indent", [None, 2])
-@pytest.mark.parametrize("sid", [SID, "a-b_c"])
-@pytest.mark.parametrize("confirmed", [True, False])
-def test_a_record_in_another_layout_says_the_same(
-    confirmed: bool, sid: str, indent: int | None, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What was written here is read by its pattern, all else as JSON."""
-    record = RecordFile(str(folder), API, sid, NUMBER)
-    with contextlib.suppress(OutcomeUnknown), record.exclusive(5), record.registering(KEY):
-        if not confirmed:
-            raise OutcomeUnknown("?")
-    as_json: list[bytes] = []
-    loads = json.loads
-
-    def noting(text: bytes) -> Any:
-        as_json.append(text)
-        return loads(text)
-
-    monkeypatch.setattr(json, "loads", noting)
-    known = record.read()
-    assert known and known.confirmed is confirmed and not as_json
-    _file(folder).write_text(json.dumps(loads(_file(folder).read_text()), indent=indent, sort_keys=True))
-    assert record.read() == known and as_json
-
-
-def test_threads_share_a_sync_that_began_after_they_had_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    began, go_on, synced = threading.Event(), threading.Event(), []
-
-    def sync(path: str) -> None:
-        synced.append(sorted(os.listdir(path)))
-        if len(synced) == 1:
-            began.set()
-            assert go_on.wait(30)
-
-    monkeypatch.setattr(_sync, "_sync", sync)
-    seen: dict[int, int] = {}
-
-    def write(number: int) -> None:
-        (tmp_path / str(number)).write_text("")
-        _sync.sync_folder(str(tmp_path))
-        # On return, some sync had this file before it.
-        seen[number] = next(place for place, names in enumerate(synced) if str(number) in names)
-
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(6)]
-    threads[0].start()
-    assert began.wait(30)
-    for thread in threads[1:]:
-        thread.start()
-    until = time.monotonic() + 30
-    while _sync._folders[str(tmp_path)]._asked < 6 and time.monotonic() < until:
-        time.sleep(0.005)
-    go_on.set()
-    for thread in threads:
-        thread.join(30)
-    # The first one's did not have the files of the others, and one was enough for all of those.
-    assert seen == {0: 0, **dict.fromkeys(range(1, 6), 1)}
-    assert len(synced) == 2
-
-
-def test_a_sync_that_failed_counts_for_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(path: str) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(_sync, "_sync", fail)
-    for dummy in range(2):
-        with pytest.raises(OSError, match="Input/output"):
-            _sync.sync_folder(str(tmp_path))
-    monkeypatch.undo()
-    _sync.sync_folder(str(tmp_path))
 
 
 @pytest.mark.parametrize("content", ["null", "true", "1", '"confirmed"', "[]", "{}", "NaN", '[["fingerprint"]]'])
 def test_json_that_is_no_record_does_not_count(content: str, record: RecordFile, folder: Path) -> None:
     _confirm(record)
     _file(folder).write_text(content)
-    with pytest.raises(Unreadable, match="its content"):
+    with pytest.raises(InvalidRecord, match="its content"):
         record.read()
 
 
@@ -410,7 +341,7 @@ def test_every_spoiled_record_is_unreadable_or_still_says_what_was_written(
         else:
             content[place : place + (what != "insert")] = b"" if what == "delete" else bytes([byte])
     path.write_bytes(content)
-    with contextlib.suppress(Unreadable):
+    with contextlib.suppress(InvalidRecord):
         assert record.read() == written
 
 
@@ -439,7 +370,7 @@ def test_every_wrong_field_is_unreadable_or_says_what_its_file_says(
         path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
     try:
         known = record.read()
-    except Unreadable:
+    except InvalidRecord:
         return
     if not signed:
         assert known == written
@@ -486,7 +417,7 @@ def test_after_a_definite_refusal_what_was_unreadable_does_not_count_either(in_p
         raise Rejected("no")
     try:
         assert record.read() is None
-    except Unreadable:
+    except InvalidRecord:
         pass
 
 
@@ -538,7 +469,7 @@ while True:
         assert process.stdout.readline() == "ready\n"
         until = time.monotonic() + 0.3
         while time.monotonic() < until:
-            known = record.read()  # never Unreadable, while it is written as fast as can be ...
+            known = record.read()  # never InvalidRecord, while it is written as fast as can be ...
             assert known is None or known.fingerprint in (KEY, OTHER_KEY)
         process.kill()
         process.wait()
@@ -550,6 +481,89 @@ while True:
 def test_a_success_that_cannot_be_put_on_record_is_reported(record: RecordFile, folder: Path) -> None:
     with pytest.raises(RecordError, match="cache_path"), record.exclusive(5), record.registering(KEY):
         shutil.rmtree(folder)
+
+
+# --- which keys a number may carry ------------------------------------------------------------------------------------
+
+
+def _leave_unconfirmed(record: RecordFile, fingerprint: str) -> None:
+    with pytest.raises(OutcomeUnknown), record.exclusive(5), record.registering(fingerprint):
+        raise OutcomeUnknown("?")
+
+
+def _possible(record: RecordFile) -> tuple[str, ...] | None:
+    known = record.read()
+    assert known
+    return known.possible_fingerprints
+
+
+def test_a_confirmed_record_names_one_key(record: RecordFile) -> None:
+    _leave_unconfirmed(record, OTHER_KEY)
+    _confirm(record)
+    known = record.read()
+    assert known and known.possible_fingerprints == (KEY,)
+    assert known.may_carry(KEY) and not known.may_carry(OTHER_KEY)
+
+
+def test_an_unconfirmed_record_keeps_every_key_that_was_possible(record: RecordFile) -> None:
+    _confirm(record)
+    _leave_unconfirmed(record, OTHER_KEY)
+    assert _possible(record) == (OTHER_KEY, KEY)
+    _leave_unconfirmed(record, _THIRD_KEY)
+    assert _possible(record) == (_THIRD_KEY, OTHER_KEY, KEY)
+    _leave_unconfirmed(record, KEY)
+    assert _possible(record) == (KEY, _THIRD_KEY, OTHER_KEY)
+
+
+def test_after_a_definite_refusal_the_possible_keys_are_those_of_before(record: RecordFile) -> None:
+    _confirm(record)
+    _leave_unconfirmed(record, OTHER_KEY)
+    with pytest.raises(Rejected), record.exclusive(5), record.registering(_THIRD_KEY):
+        raise Rejected("no")
+    assert _possible(record) == (OTHER_KEY, KEY)
+
+
+def test_it_could_be_any_key_where_none_was_on_record(record: RecordFile, folder: Path) -> None:
+    _leave_unconfirmed(record, KEY)
+    known = record.read()
+    assert known and known.possible_fingerprints is None and known.may_carry(OTHER_KEY)
+    _leave_unconfirmed(record, OTHER_KEY)
+    assert _possible(record) is None
+    _confirm(record)
+    assert _possible(record) == (KEY,)
+    _file(folder).write_text("spoiled")
+    _leave_unconfirmed(record, OTHER_KEY)
+    assert _possible(record) is None
+
+
+def test_more_keys_than_a_record_holds_are_any_key(record: RecordFile) -> None:
+    _confirm(record)
+    for number in range(16):
+        _leave_unconfirmed(record, ":".join([f"{number:02x}"] * 32))
+    assert _possible(record) is None
+
+
+# As release 1.0.0 wrote it.
+_FORMAT_1 = (
+    f'{{"format": 1, "api": "{API}", "sid": "{SID}", "phone_number": "{NUMBER}", "fingerprint": "{KEY}", "state": "%s", '
+    '"since": "2026-01-31T10:20:30+00:00", "checksum": "%s"}\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("state", "checksum", "possible"),
+    [
+        ("confirmed", "a7dd89a41ac6335ed5903bf4f3013eb73545172d9463bb0247d774d9c7d1dc3e", (KEY,)),
+        ("unconfirmed", "5a6f5d27da2c276bf3ef0108237ea3578ae7100a3a75770e4baf0105fb3d41ad", None),
+    ],
+)
+def test_a_record_of_format_1_is_read(state: str, checksum: str, possible: tuple[str, ...] | None, record: RecordFile, folder: Path) -> None:
+    _confirm(record, OTHER_KEY)
+    _file(folder).write_text(_FORMAT_1 % (state, checksum))
+    assert _state(record) == (KEY, state == "confirmed")
+    assert _possible(record) == possible
+    _leave_unconfirmed(record, OTHER_KEY)
+    assert _possible(record) == (possible and (OTHER_KEY, KEY))
 
 
 # --- folders that cannot be used --------------------------------------------------------------------------------------
@@ -603,10 +617,38 @@ def test_a_cache_path_of_another_kind_is_named_before_anything_is_sent(
 def test_a_path_below_a_file_is_unreadable_and_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     record = RecordFile(str(tmp_path / "file" / "cache"), API, SID, NUMBER)
-    with pytest.raises(Unreadable, match="Not a directory"):
+    with pytest.raises(InvalidRecord, match="Not a directory"):
         record.read()
     with pytest.raises(RecordError, match="Not a directory"), record.exclusive(5):
         pytest.fail("the body ran")
+
+
+def test_what_cannot_be_written_is_told_without_writing(run: Callable[..., str]) -> None:
+    with tempfile.TemporaryDirectory() as parent:
+        os.chmod(parent, 0o755)
+        closed = Path(parent, "closed")
+        closed.mkdir(0o555)
+        Path(parent, "file").write_text("")
+        code = """
+if os.geteuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+for path in sys.argv[3:]:
+    try:
+        RecordFile(path, "api.in.kaleyra.io", "HXAP16TESTING97IN", sys.argv[2]).require_writable()
+        say("fine")
+    except RecordError as exc:
+        say(exc)
+"""
+        paths = [str(closed), f"{closed}/a/b", f"{parent}/file", f"{parent}/file/a", tempfile.gettempdir()]
+        lines = run(_PREPARED + code, "", NUMBER, *paths).splitlines()
+        assert [line.partition(": ")[2].partition(".")[0] for line in lines] == [
+            *(f"{closed} cannot be written", f"{closed} cannot be written"),
+            *(f"{parent}/file is not a directory", f"{parent}/file is not a directory"),
+            "",
+        ]
+        assert lines[-1] == "fine"
+        assert sorted(path.name for path in Path(parent).rglob("*")) == ["closed", "file"]
 
 
 def test_missing_folders_are_made(tmp_path: Path) -> None:
@@ -712,7 +754,7 @@ def test_what_the_caller_knows_does_not_age_and_is_on_no_disk(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     known = KnownKey(KEY)
     record = known.read()
-    assert record == Record(KEY, True)
+    assert record == Record(KEY, True) and record.possible_fingerprints == (KEY,)
     assert record and not record.is_older_than(0)
     with known.exclusive(5), known.registering(OTHER_KEY):
         pass

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import InvalidInput, OutcomeUnknown, RecordError
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._record import RecordFile
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registrations_info import evidence
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._record import Record, RecordFile
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registrations_info import read_registrations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -35,13 +35,13 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ask(folder: Path) -> Ask:
-    """Ask for the evidence, with the options that matter to the test."""
+    """Ask for the read_registrations, with the options that matter to the test."""
 
     def ask_for(check_mode: bool = False, **given: Any) -> dict[str, Any]:
         names = ("pod", "api_url", "sid", "phone_numbers", "fingerprint", "business_public_key", "business_public_key_path")
         options = {**dict.fromkeys(names), "cache_path": str(folder)}
         assert given.keys() <= options.keys()
-        return evidence({**options, **given}, check_mode=check_mode)
+        return read_registrations({**options, **given}, check_mode=check_mode)
 
     return ask_for
 
@@ -50,14 +50,14 @@ def _confirm(folder: Path, number: str, key: str = KEY, *, api: str = API, sid: 
     record = RecordFile(str(folder), api, sid, number)
     with record.exclusive(5), record.registering(key):
         pass
-    return folder / record.name
+    return Path(record.path)
 
 
 def _leave_unconfirmed(folder: Path, number: str, key: str = KEY) -> Path:
     record = RecordFile(str(folder), API, SID, number)
     with contextlib.suppress(OutcomeUnknown), record.exclusive(5), record.registering(key):
         raise OutcomeUnknown("?")
-    return folder / record.name
+    return Path(record.path)
 
 
 def _states(result: dict[str, Any]) -> dict[str, str]:
@@ -82,6 +82,7 @@ def test_a_confirmed_record_is_told_with_all_that_is_known(folder: Path, ask: As
         "sid": SID,
         "state": "confirmed",
         "fingerprint": KEY,
+        "possible_fingerprints": [KEY],
         "as_expected": None,
         "msg": None,
     }
@@ -111,7 +112,8 @@ def test_a_time_that_utc_has_no_year_for_is_told_as_it_was_written(
 
 
 def test_each_state_is_told_for_what_it_is(folder: Path, ask: Ask) -> None:
-    _confirm(folder, NUMBERS[3])
+    for number in (NUMBERS[1], NUMBERS[3]):
+        _confirm(folder, number)
     _leave_unconfirmed(folder, NUMBERS[1], OTHER_KEY)
     path = _confirm(folder, NUMBERS[2])
     path.write_text("junk")
@@ -131,7 +133,8 @@ def test_each_state_is_told_for_what_it_is(folder: Path, ask: Ask) -> None:
         "different": None,
     }
     absent, unconfirmed, unreadable, confirmed = result["numbers"]
-    assert path.name in unreadable["msg"] and "its content is not that of a record" in unreadable["msg"]
+    assert [each["possible_fingerprints"] for each in result["numbers"]] == [None, [OTHER_KEY, KEY], None, [KEY]]
+    assert str(path) in unreadable["msg"] and "cache_path" in unreadable["msg"] and "its content is not that of a record" in unreadable["msg"]
     assert [each["msg"] for each in (absent, unconfirmed, confirmed)] == [None] * 3
     assert [each["since"] is None for each in result["numbers"]] == [True, False, True, False]
     assert [each["age"] is None for each in result["numbers"]] == [True, False, True, False]
@@ -371,7 +374,7 @@ def test_no_junk_in_the_folder_makes_it_fail(files: list[tuple[str, Any]], tmp_p
     # A copy of the good one is that of another number wherever it stands.
     assert set(states.values()) <= {"unreadable"}
     for identity in states:
-        assert (folder / RecordFile(str(folder), *identity).name).exists()
+        assert Path(RecordFile(str(folder), *identity).path).exists()
 
 
 # --- speed ------------------------------------------------------------------------------------------------------------
@@ -383,7 +386,7 @@ def test_ten_thousand_records_take_little_more_than_their_reading(folder: Path, 
     record = RecordFile(str(folder), API, SID, NUMBERS[0])
     for i in range(10_000):
         record = RecordFile(str(folder), API, SID, f"+9198{i:08}")
-        (folder / record.name).write_bytes(record._dump(KEY, "confirmed"))
+        Path(record.path).write_bytes(record._dump(Record(KEY, True)))
 
     def seconds(work: Callable[[], Any]) -> float:
         start = time.perf_counter()

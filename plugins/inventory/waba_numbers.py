@@ -1,0 +1,172 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: waba_numbers
+short_description: Phone numbers of WhatsApp Business Accounts as hosts
+version_added: 1.0.0
+author:
+  - kaleyra.whatsapp contributors (@kaleyra-whatsapp)
+description:
+  - Reads the numbers of WhatsApp Business Accounts from Meta's Graph API, so that a new number cannot be forgotten.
+  - A host's name is its number in E.164, for example C(+919876543210). Its variables are C(waba_id), the ID of its account,
+    C(waba_phone_number_id), its own ID, C(waba_display_phone_number), and one for each of O(fields), all with the prefix C(waba_).
+  - With these hosts, O(kaleyra.whatsapp.kaleyra_flows_encryption#module:read_back=meta) in the role needs no further look-up.
+  - The name of the configuration file must end with C(waba_numbers.yml) or C(waba_numbers.yaml).
+requirements:
+  - requests
+extends_documentation_fragment:
+  - constructed
+  - inventory_cache
+options:
+  plugin:
+    description: V(kaleyra.whatsapp.waba_numbers).
+    type: str
+    required: true
+    choices: [kaleyra.whatsapp.waba_numbers]
+  meta_access_token:
+    description:
+      - Access token of a system user of the business that owns the accounts, with the permission C(whatsapp_business_management).
+      - Can be a template, for example to take it from a vault.
+    type: str
+    required: true
+    env:
+      - name: META_ACCESS_TOKEN
+  meta_waba_ids:
+    description:
+      - IDs of the WhatsApp Business Accounts. In the environment, separated by commas.
+      - Can be templates.
+    type: list
+    elements: str
+    required: true
+    env:
+      - name: META_WABA_IDS
+  meta_api_url:
+    description:
+      - The Graph API's base URL with its version. Must be C(https). C(http) is for loopback hosts alone.
+      - Can be a template.
+    type: str
+    default: https://graph.facebook.com/v23.0
+  fields:
+    description: Fields of a phone number that Meta documents, to be read as well.
+    type: list
+    elements: str
+    default: [verified_name, status, quality_rating]
+  timeout:
+    description: Seconds that one attempt may last as a whole.
+    type: int
+    default: 30
+  retries:
+    description: How many further attempts follow a failure that may pass.
+    type: int
+    default: 3
+  validate_certs:
+    description: Whether the certificate of the API host is verified. Set this to V(false) only for tests.
+    type: bool
+    default: true
+  ca_path:
+    description: PEM file (or hashed folder) with the certificate authorities to trust. Without it the system's trust store counts.
+    type: path
+notes:
+  - Where the API cannot be read, or refuses, this source fails and gives no hosts. By default, Ansible goes on with a warning when a
+    source fails. Set E(ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED) to V(true) to have it stop. AWX stops by itself.
+  - A number that is listed twice, by two accounts for example, is an error, as it cannot be told which of its IDs is in use.
+"""
+
+EXAMPLES = r"""
+# waba_numbers.yml, with the token from META_ACCESS_TOKEN
+plugin: kaleyra.whatsapp.waba_numbers
+meta_waba_ids:
+  - "102290129340398"
+
+---
+# eu.waba_numbers.yml, with the token from a vaulted file, a group for each account, and one of the numbers in use
+plugin: kaleyra.whatsapp.waba_numbers
+meta_access_token: "{{ lookup('ansible.builtin.file', 'meta_access_token') }}"
+meta_waba_ids:
+  - "102290129340398"
+  - "104996122399160"
+fields: [verified_name, status, quality_rating, code_verification_status]
+keyed_groups:
+  - key: waba_id
+    prefix: waba
+groups:
+  connected: waba_status == 'CONNECTED'
+compose:
+  flows_encryption_pod: "'eu'"
+cache: true
+cache_plugin: ansible.builtin.jsonfile
+cache_connection: .cache/inventory
+"""
+
+import typing as t
+
+from ansible.errors import AnsibleParserError
+from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
+from ansible.utils.unsafe_proxy import wrap_var
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import KaleyraError
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._graph_api import check_fields, check_waba_ids, make_graph_api
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import Tls
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._reader import Reader
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._waba_hosts import could_be_template, hosts_of
+
+_TEMPLATES = ("meta_access_token", "meta_waba_ids", "meta_api_url")
+
+
+class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
+    NAME = "kaleyra.whatsapp.waba_numbers"
+
+    def verify_file(self, path: str) -> bool:
+        return bool(super().verify_file(path)) and path.endswith(("waba_numbers.yml", "waba_numbers.yaml"))
+
+    def parse(self, inventory: t.Any, loader: t.Any, path: str, cache: bool = True) -> None:
+        super().parse(inventory, loader, path, cache)
+        config = self._read_config_data(path)
+        options = {name: self._option(name, name in config) for name in _TEMPLATES}
+        try:
+            hosts = self._hosts(options, self.get_cache_key(path), use_cache=cache)
+        except KaleyraError as exc:
+            raise AnsibleParserError(str(exc)) from exc
+        for name, variables in hosts.items():
+            self._add_host(name, variables)
+
+    def _option(self, name: str, is_in_file: bool) -> t.Any:
+        value = self.get_option(name)
+        if not is_in_file:
+            return value
+        self.templar.available_variables = self._vars
+        return self.templar.template(value)
+
+    def _hosts(self, options: dict[str, t.Any], cache_key: str, *, use_cache: bool) -> dict[str, dict[str, t.Any]]:
+        """Return each host's variables, from the cache or from the API."""
+        waba_ids = check_waba_ids(options["meta_waba_ids"], "meta_waba_ids")
+        fields = check_fields(self.get_option("fields"), "fields")
+        reader = Reader(self.get_option("timeout"), self.get_option("retries"), Tls(self.get_option("validate_certs"), self.get_option("ca_path")))
+        api = make_graph_api(str(options["meta_api_url"]), str(options["meta_access_token"]), reader)
+        asked = {"api": api.base_url, "waba_ids": waba_ids, "fields": fields}
+        caches = self.get_option("cache")
+        if caches and use_cache:
+            try:
+                content = self._cache[cache_key]
+            except KeyError:
+                content = {}
+            if content.get("asked") == asked:
+                return t.cast("dict[str, dict[str, t.Any]]", content["hosts"])
+        hosts = hosts_of(api, waba_ids, fields, self.display.warning)
+        if caches:
+            self._cache[cache_key] = {"asked": asked, "hosts": hosts}
+        return hosts
+
+    def _add_host(self, name: str, variables: dict[str, t.Any]) -> None:
+        assert self.inventory is not None
+        self.inventory.add_host(name)
+        variables = {key: wrap_var(value) if could_be_template(value) else value for key, value in variables.items()}
+        for key, value in variables.items():
+            self.inventory.set_variable(name, key, value)
+        strict = self.get_option("strict")
+        self._set_composite_vars(self.get_option("compose"), variables, name, strict=strict)
+        self._add_host_to_composed_groups(self.get_option("groups"), variables, name, strict=strict)
+        self._add_host_to_keyed_groups(self.get_option("keyed_groups"), variables, name, strict=strict)

@@ -1,0 +1,279 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""When a key pair is rotated, and what keeps its next key from being promoted or its previous key from being removed.
+
+Pure functions: files, records, options and the clock are arguments.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import re
+import typing as t
+
+from ._errors import InvalidInput
+
+BEGIN, RESUME, COMPLETE, KEEP, NOTHING = "begin", "resume", "complete", "keep", "nothing"
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_DURATION = re.compile(r"([0-9]{1,9})\s*([smhdw]?)")
+_SHOWN = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Keys:
+    """Fingerprints of the private keys of a pair; None for a file that does not exist.
+
+    :param current_since: when the current key was made or promoted, in seconds since 1970 (UTC)
+    :param previous_since: when the previous key was replaced, likewise
+    """
+
+    current: str
+    next: str | None = None
+    previous: str | None = None
+    current_since: float = 0
+    previous_since: float = 0
+
+    @property
+    def staged(self) -> str | None:
+        """The next key; None where it is missing, or has been promoted and only has its old name still."""
+        return self.next if self.next != self.current else None
+
+    @property
+    def kept(self) -> str | None:
+        """The previous key; None where it is missing, or is the current key under its future name."""
+        return self.previous if self.previous != self.current else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """The options that decide when something is done; durations in seconds."""
+
+    rotate_after: int
+    keep_previous: int
+    retire_previous: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What one run does with a key pair, decided once.
+
+    :param action: ``begin`` a rotation, ``resume`` one that has a next key, ``complete`` one whose next key is promoted, ``keep`` (or
+        remove) the previous key, or ``nothing``
+    :param current: fingerprint of the current key that the plan was made from; ``next`` and ``previous`` likewise
+    :param target: the key that the numbers get; None while it is still to be made
+    :param other: the key that some numbers may still carry
+    :param retires: whether ``other`` is removed in this run, once no number may carry it
+    :param now: when the plan was made, in seconds since 1970 (UTC)
+    :param run: identity of who registers ``target`` by this plan
+    """
+
+    action: str
+    current: str
+    next: str | None
+    previous: str | None
+    target: str | None
+    other: str | None
+    retires: bool
+    now: float
+    run: str
+
+    @property
+    def stages(self) -> bool:
+        """Whether there is a next key to promote, or one to be made."""
+        return self.action in (BEGIN, RESUME)
+
+    def as_result(self) -> dict[str, t.Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_result(cls, fields: t.Mapping[str, t.Any]) -> Plan:
+        """Read what :meth:`as_result` returned.
+
+        :raises InvalidInput: it is something else
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        if set(fields) != set(names):
+            raise InvalidInput(f"plan must be the plan that the step plan returned, with {', '.join(names)}.")
+        values = {name: fields[name] or None for name in names}
+        # Templates of older ansible-core make text of numbers and booleans.
+        values.update(now=float(fields["now"]), retires=str(fields["retires"]).lower() == "true")
+        return cls(**values)
+
+
+def parse_duration(option: str, value: str | int) -> int:
+    """Return a duration such as ``7d``, ``12h`` or ``90`` in seconds.
+
+    :raises InvalidInput: naming the option
+    """
+    match = _DURATION.fullmatch(str(value).strip())
+    if not match:
+        raise InvalidInput(f"{option} is {str(value)[:40]!r}, but must be a duration such as 7d, 12h, 30m or 90s.")
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+def make_plan(keys: Keys, policy: Policy, now: float, run: str, earlier: Plan | None = None) -> Plan:
+    """Decide what this run does.
+
+    :param now: seconds since 1970 (UTC)
+    :param run: an identity that no other plan has
+    :param earlier: the plan that the same run made for the same key pair before: in another batch, play or loop item. Its time counts, and
+        a run begins at most one rotation.
+    :raises InvalidInput: there is a third key, which no rotation leaves behind
+    """
+    now = earlier.now if earlier else now
+    if keys.staged and keys.kept:
+        raise InvalidInput(
+            "There are both a next and a previous private key beside the current one, which no rotation leaves behind. "
+            "Find out which of them the endpoint and the numbers use, and move the other one to another folder."
+        )
+    due = policy.retire_previous or policy.keep_previous == 0
+    if keys.staged:
+        action, target, other, retires = RESUME, keys.staged, keys.current, due
+    elif keys.next or keys.kept:
+        action, target, other = COMPLETE if keys.next else KEEP, keys.current, keys.kept
+        retires = bool(keys.kept) and (due or now - keys.previous_since >= policy.keep_previous)
+    elif _begins(keys, policy, now, earlier):
+        return Plan(BEGIN, keys.current, None, keys.previous, None, keys.current, due, now, run)
+    else:
+        action, target, other, retires = NOTHING, keys.current, None, False
+    return Plan(action, keys.current, keys.next, keys.previous, target, other, retires, now, run)
+
+
+def _begins(keys: Keys, policy: Policy, now: float, earlier: Plan | None) -> bool:
+    if earlier:
+        return earlier.action == BEGIN and earlier.current == keys.current
+    return not policy.retire_previous and now - keys.current_since >= policy.rotate_after
+
+
+def describe_plan(plan: Plan, keys: Keys, policy: Policy) -> str:
+    """Say in a few sentences what the run does."""
+    if plan.action == BEGIN:
+        return (
+            "A rotation begins: a next key is made, the endpoint is given both keys and verified under both, every number gets the next "
+            "key, and then the next key takes the current key's place."
+        )
+    if plan.action == RESUME:
+        return "The rotation under way goes on with the next key that is there."
+    if plan.action == COMPLETE:
+        return "The next key has been promoted already; the rest of the rotation is done now."
+    if plan.action == KEEP:
+        if plan.retires:
+            return "The previous key is no longer needed: it is removed once no number may carry it."
+        return f"The last rotation is over. The previous key is still kept, until {in_utc(keys.previous_since + policy.keep_previous)}."
+    if policy.retire_previous:
+        return "There is no previous key to remove."
+    return f"No rotation begins: the current key is due to be rotated at {in_utc(keys.current_since + policy.rotate_after)}."
+
+
+def in_utc(seconds: float) -> str:
+    """Write seconds since 1970 as date and time."""
+    try:
+        return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):  # beyond the year 9999
+        return "a time after the year 9999"
+
+
+@dataclasses.dataclass(frozen=True)
+class KnownNumber:
+    """A number of this run.
+
+    :param host: inventory host that it belongs to
+    :param registered: fingerprint that this run has registered successfully, or found to be registered; None otherwise
+    :param uses_this_pair: whether the number uses the key pair; None where that cannot be told, as its host has not come to that yet
+    """
+
+    host: str
+    phone_number: str
+    registered: str | None
+    uses_this_pair: bool | None
+
+
+@dataclasses.dataclass(frozen=True)
+class KnownRecord:
+    """A record of a number, of any run.
+
+    :param possible: fingerprints that the number may carry; None for any
+    """
+
+    phone_number: str
+    possible: tuple[str, ...] | None
+
+    def may_carry(self, fingerprint: str) -> bool:
+        return self.possible is None or fingerprint in self.possible
+
+
+def find_obstacles(
+    numbers: t.Iterable[KnownNumber], records: t.Iterable[KnownRecord], *, target: str, other: str, limited: bool
+) -> list[str]:
+    """Say what keeps ``other`` from being replaced or removed: a list of reasons, empty when every known number surely carries ``target``.
+
+    Numbers that use another key pair are judged by their records alone.
+
+    :param limited: the run does not see every host (``--limit``)
+    """
+    by_number: dict[str, list[KnownRecord]] = {}
+    for record in records:
+        by_number.setdefault(record.phone_number, []).append(record)
+    missing, unknown = [], []
+    for number in numbers:
+        recorded = by_number.get(number.phone_number, [])
+        name = number.phone_number if number.phone_number == number.host else f"{number.phone_number} (host {number.host})"
+        if number.uses_this_pair:
+            if number.registered != target and not any(record.possible == (target,) for record in recorded):
+                missing.append(name)
+        elif number.uses_this_pair is None and not number.registered and not recorded:
+            unknown.append(name)
+    doubtful = [name for name, recorded in by_number.items() if any(record.may_carry(other) for record in recorded)]
+    obstacles = []
+    if limited:
+        obstacles.append("this run is limited (--limit), so it does not see every number")
+    if missing:
+        obstacles.append(f"without the key in this run: {_list(missing)}")
+    if unknown:
+        obstacles.append(f"not reached by this run yet, and without a record: {_list(unknown)}")
+    if doubtful:
+        obstacles.append(
+            "by the records, these may still carry the other key (register them, or remove the records of numbers that are gone): "
+            + _list(doubtful)
+        )
+    return obstacles
+
+
+def _list(names: list[str]) -> str:
+    unique = list(dict.fromkeys(names))
+    more = len(unique) - _SHOWN
+    return ", ".join(unique[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def known_numbers(
+    hosts: t.Iterable[str], told: t.Mapping[str, t.Mapping[str, t.Any]], pair: str, invocation: str, normalise: t.Callable[[str], str]
+) -> list[KnownNumber]:
+    """Sum up what the hosts of a play tell of their numbers.
+
+    :param told: of each host: ``invocation`` and ``pair`` (of the last invocation of the role in which it took part), ``expected_pair``
+        (by its inventory variables, empty where that cannot be told), ``phone_numbers`` and ``registration`` (the module's result)
+    :param pair: identity of the key pair
+    :param invocation: identity of this invocation of the role: what a host told in an earlier play, batch or loop item counts as not told
+    """
+    found = []
+    for host in hosts:
+        facts = told[host]
+        taking_part = facts["invocation"] == invocation
+        pair_of_host = facts["pair"] if taking_part else facts["expected_pair"]
+        outcomes = (facts["registration"] or {}).get("numbers") or [] if taking_part else []
+        registered = {
+            outcome.get("phone_number"): outcome.get("fingerprint")
+            for outcome in outcomes
+            if not outcome.get("failed") and outcome.get("verified") is not False
+        }
+        for text in facts["phone_numbers"]:
+            try:
+                number = normalise(str(text))
+            except InvalidInput:
+                number = str(text)
+            found.append(KnownNumber(host, number, registered.get(number), pair_of_host == pair if pair_of_host else None))
+    return found

@@ -1,0 +1,170 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The inventory plugin, by real runs of ansible-inventory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.playbook_runs import BIN, COLLECTIONS
+from support.servers import closed_port
+from support.simulator.client import Simulator, waba_numbers
+
+TOKEN = "EAAinventory-tests-0f9d1c"
+NUMBERS = ["+919876543210", "+919876543211", "+919876543212"]
+
+
+@dataclasses.dataclass
+class Inventory:
+    """Runs ``ansible-inventory --list`` on one configuration."""
+
+    folder: Path
+    options: dict[str, Any]
+    name: str = "waba_numbers.yml"
+
+    def run(self, *args: str, env: dict[str, str] | None = None, text: str | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
+        given = {"plugin": "kaleyra.whatsapp.waba_numbers", **self.options, **options}
+        path = self.folder / self.name
+        path.write_text(text or json.dumps({name: value for name, value in given.items() if value is not None}))
+        done = subprocess.run(
+            [BIN / "ansible-inventory", "-i", path, "--list", *args],
+            check=False,
+            cwd=self.folder,
+            env={
+                "PATH": f"{BIN}:{os.environ['PATH']}",
+                "LANG": "C.UTF-8",
+                "HOME": str(self.folder),
+                "ANSIBLE_COLLECTIONS_PATH": COLLECTIONS,
+                "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true",
+                **(env or {}),
+            },
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert TOKEN not in done.stdout + done.stderr and "Traceback" not in done.stderr
+        return done
+
+    def list(self, *args: str, **options: Any) -> dict[str, Any]:
+        done = self.run(*args, **options)
+        assert done.returncode == 0, done.stderr
+        # Newer cores mark all text that is no template.
+        listed: dict[str, Any] = json.loads(done.stdout, object_hook=lambda content: content.get("__ansible_unsafe", content))
+        return listed
+
+
+@pytest.fixture
+def inventory(simulator: Simulator, tmp_path: Path) -> Inventory:
+    first = waba_numbers(NUMBERS[:2], status="CONNECTED", verified_name="Shop")
+    second = waba_numbers(NUMBERS[2:], first_id=7, status="PENDING", verified_name="{{ 6 * 7 }}", throughput={"level": "{{ 1 }}"})
+    simulator.configure(access_token=TOKEN, wabas={"1001": first, "1002": second}, page_size=1)
+    options = {"meta_access_token": TOKEN, "meta_waba_ids": ["1001", 1002], "meta_api_url": f"{simulator.url}/v23.0", "retries": 0}
+    return Inventory(tmp_path, options)
+
+
+def test_numbers_are_hosts_with_groups_and_composed_variables(inventory: Inventory, simulator: Simulator) -> None:
+    listed = inventory.list(
+        keyed_groups=[{"key": "waba_id", "prefix": "waba"}],
+        groups={"connected": "waba_status == 'CONNECTED'"},
+        compose={"flows_encryption_pod": "'eu'", "owner": "waba_verified_name | lower"},
+        fields=["verified_name", "status", "throughput"],
+    )
+    assert listed["_meta"]["hostvars"][NUMBERS[0]] == {
+        "flows_encryption_pod": "eu",
+        "owner": "shop",
+        "waba_display_phone_number": "+91 987-6543210",
+        "waba_id": "1001",
+        "waba_phone_number_id": "2000001",
+        "waba_status": "CONNECTED",
+        "waba_verified_name": "Shop",
+    }
+    assert (listed["waba_1001"]["hosts"], listed["waba_1002"]["hosts"], listed["connected"]["hosts"]) == (NUMBERS[:2], NUMBERS[2:], NUMBERS[:2])
+    assert simulator.methods() == {"GET": 3}
+
+
+def test_text_from_outside_is_no_template(inventory: Inventory) -> None:
+    task = {"debug": {"msg": "name={{ waba_verified_name }} level={{ waba_throughput.level }}"}}
+    play = [{"hosts": NUMBERS[2], "gather_facts": False, "tasks": [task]}]
+    (inventory.folder / "play.yml").write_text(json.dumps(play))
+    inventory.list(fields=["verified_name", "throughput"])
+    done = subprocess.run(
+        [BIN / "ansible-playbook", "-i", inventory.folder / inventory.name, inventory.folder / "play.yml"],
+        check=False,
+        env={"PATH": os.environ["PATH"], "HOME": str(inventory.folder), "LANG": "C.UTF-8", "ANSIBLE_COLLECTIONS_PATH": COLLECTIONS},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "name={{ 6 * 7 }} level={{ 1 }}" in done.stdout, done.stdout + done.stderr
+
+
+def test_token_and_accounts_from_the_environment(inventory: Inventory) -> None:
+    env = {"META_ACCESS_TOKEN": TOKEN, "META_WABA_IDS": "1001,1002"}
+    assert sorted(inventory.list(env=env, meta_access_token=None, meta_waba_ids=None)["_meta"]["hostvars"]) == NUMBERS
+
+
+def test_token_can_be_a_template_or_vaulted(inventory: Inventory) -> None:
+    (inventory.folder / "token").write_text(f"{TOKEN}\n")
+    template = "{{ lookup('ansible.builtin.file', 'token') }}"
+    ids = ["{{ 1000 + 1 }}", "{{ lookup('ansible.builtin.env', 'SECOND_WABA') }}"]
+    assert sorted(inventory.list(env={"SECOND_WABA": "1002"}, meta_access_token=template, meta_waba_ids=ids)["_meta"]["hostvars"]) == NUMBERS
+    password = inventory.folder / "password"
+    password.write_text("simple")
+    command = [BIN / "ansible-vault", "encrypt_string", "--vault-password-file", password, TOKEN, "--name", "meta_access_token"]
+    env = {"HOME": str(inventory.folder), "PATH": os.environ["PATH"]}
+    vaulted = subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout
+    config = f"plugin: kaleyra.whatsapp.waba_numbers\nmeta_waba_ids: [1001, 1002]\nmeta_api_url: {inventory.options['meta_api_url']}\n{vaulted}\n"
+    assert sorted(inventory.list("--vault-password-file", str(password), text=config)["_meta"]["hostvars"]) == NUMBERS
+
+
+def test_cache_saves_requests_until_asked_for_something_else(inventory: Inventory, simulator: Simulator) -> None:
+    inventory.options.update(cache=True, cache_plugin="ansible.builtin.jsonfile", cache_connection=str(inventory.folder / "cache"))
+    first = inventory.list()
+    assert inventory.list() == first and simulator.count() == 3
+    assert TOKEN not in "".join(path.read_text() for path in (inventory.folder / "cache").iterdir())
+    assert sorted(inventory.list(meta_waba_ids=["1001"])["_meta"]["hostvars"]) == NUMBERS[:2]
+    assert simulator.count() == 5
+    inventory.list("--flush-cache", meta_waba_ids=["1001"])
+    assert simulator.count() == 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"meta_access_token": "wrong"}, "Meta's error 190"),
+        ({"meta_waba_ids": ["1009"]}, "Meta's error 100"),
+        ({"meta_waba_ids": ["WABA"]}, "'WABA' is not the ID"),
+        ({"meta_access_token": "EAA\nx"}, "meta_access_token has a blank, a line break"),
+        ({"meta_api_url": "http://graph.example.com"}, "would send the access token in clear"),
+        ({"fields": ["a,b"]}, "'a,b' is not the name of a field"),
+        ({"strict": True, "compose": {"x": "unknown_variable"}}, "Could not set x"),
+    ],
+)
+def test_refusal_is_an_error_and_no_empty_inventory(inventory: Inventory, changes: dict[str, Any], told: str) -> None:
+    done = inventory.run("-vvvv", **changes)
+    assert done.returncode != 0 and told in " ".join(done.stderr.split()), done.stderr
+
+
+def test_unreachable_api_is_an_error_and_no_empty_inventory(inventory: Inventory) -> None:
+    with closed_port() as port:
+        done = inventory.run(meta_api_url=f"http://127.0.0.1:{port}")
+    assert done.returncode != 0 and "gave no answer" in " ".join(done.stderr.split())
+    # Without the setting Ansible goes on, but says so.
+    with closed_port() as port:
+        done = inventory.run(env={"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "false"}, meta_api_url=f"http://127.0.0.1:{port}")
+    assert "gave no answer" in " ".join(done.stderr.split())
+
+
+def test_other_file_names_are_left_to_other_plugins(inventory: Inventory) -> None:
+    inventory.name = "numbers.yml"
+    assert inventory.run().returncode != 0
+    inventory.name = "eu.waba_numbers.yaml"
+    assert sorted(inventory.list()["_meta"]["hostvars"]) == NUMBERS
