@@ -26,7 +26,7 @@ _WRONG = {
     "mismatch": "carries the key with a signature that does not match",
     "unconfirmed": "a registration did not complete",
     "unreadable": "the record is damaged",
-    "unknown": "the records could not be read",
+    "unknown": "its record or public key could not be read",
 }
 """What is wrong with a number, by its state."""
 STATES = (OK, *_WRONG)
@@ -191,7 +191,10 @@ def judge(
             continue
         for number in info["numbers"]:
             place = folder["phone_numbers"].get(number["phone_number"], folder.get("key"))
-            numbers.append(_number(number, None if place is None else fingerprints[place]))
+            judged = _number(number, None if place is None else fingerprints[place])
+            if judged["state"] == OK and place is not None and fingerprints[place] is None:
+                judged["state"] = "unknown"  # its key cannot be read, which is told once
+            numbers.append(judged)
     for number in numbers:
         if number["state"] not in (OK, "unknown"):
             problems.append(f"{number['phone_number']}: {_WRONG[number['state']]}{number['detail']}.")

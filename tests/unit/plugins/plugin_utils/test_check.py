@@ -104,7 +104,7 @@ def recorded(state: str = "confirmed", fingerprint: str | None = K1, age: int = 
     }
 
 
-ONE = {"public_keys": [{}], "records": [{"api_host": "localhost", "phone_numbers": {NUMBER: 0}}], "endpoints": [], "problems": []}
+ONE: dict[str, Any] = {"public_keys": [{}], "records": [{"api_host": "localhost", "phone_numbers": {NUMBER: 0}}], "endpoints": [], "problems": []}
 KEY = {"fingerprint": K1, "text": "PEM", "problem": None}
 
 
@@ -132,7 +132,8 @@ KEY = {"fingerprint": K1, "text": "PEM", "problem": None}
     ],
 )
 def test_judge_a_number(number: dict[str, Any], expected: str | None, state: str) -> None:
-    result = judge(ONE, [{**KEY, "fingerprint": expected}], [{"numbers": [number]}], [])
+    records = [{**ONE["records"][0], "phone_numbers": {NUMBER: 0 if expected else None}}]
+    result = judge({**ONE, "records": records}, [{**KEY, "fingerprint": expected}], [{"numbers": [number]}], [])
     assert result["stats"]["by_state"] == {state: 1}
     assert result["ok"] is (state == "ok")
     assert [line.startswith(f"{NUMBER}: ") for line in result["stats"]["problems"]] == [True] * (state != "ok")
@@ -142,6 +143,11 @@ def test_judge_what_cannot_be_read_is_a_problem() -> None:
     result = judge(ONE, [KEY], [{"msg": "Failed to connect.", "unreachable": True}], [])
     assert not result["ok"] and result["stats"]["by_state"] == {"unknown": 1}
     assert result["stats"]["problems"] == ["The records on localhost cannot be read (Failed to connect)."]
+
+
+def test_judge_number_whose_key_cannot_be_read_is_unknown() -> None:
+    result = judge(ONE, [{"fingerprint": None, "text": "", "problem": "/a.pub.pem: not found."}], [{"numbers": [recorded()]}], [])
+    assert result["stats"]["by_state"] == {"unknown": 1} and result["stats"]["problems"] == ["/a.pub.pem: not found."]
 
 
 def test_judge_nothing_to_check_is_a_problem() -> None:
