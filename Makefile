@@ -6,6 +6,8 @@
 CACHE := .cache
 READY := $(CACHE)/venv/.ready
 DOCS := $(CACHE)/docs
+# More workers than processors, as many tests wait.
+PYTEST := python -m pytest --dist worksteal
 INSTALL := uv pip install --quiet --python $(CACHE)/venv/bin/python --requirement
 
 # Everything that is written stays in the checkout, and nothing of the user's own settings counts.
@@ -34,6 +36,10 @@ help:  ## Say what can be made
 .PHONY: setup
 setup: $(READY)  ## Install in .cache what tests and demo need, from the package index
 
+.PHONY: tools
+tools: $(READY)  ## Install what the targets for gates, fuzz, docs, awx and browser need, which each does by itself, too
+	@$(INSTALL) dev/gates/requirements.txt --requirement dev/fuzz_requirements.txt --requirement docs/docsite/requirements.txt
+
 .PHONY: demo
 demo: $(READY)  ## Register the numbers of an example inventory with the simulator, and show what happened
 	@python -m dev.demo
@@ -51,22 +57,21 @@ simulator-reset:  ## Forget the simulator's registrations
 	rm -rf $(CACHE)/simulator
 
 .PHONY: test
-test: $(READY)  ## Test what the collection promises, in a few minutes: unit tests, the quicker functional ones, lint
-	python -m pytest -n 6 tests/unit
-	python -m pytest -n 3 -m "not slow" tests/functional
+test: unit $(READY)  ## Test what the collection promises, in a few minutes: unit tests, the quicker functional ones, lint
+	$(PYTEST) -n 3 -m "not slow" tests/functional
 	@$(MAKE) --no-print-directory lint
 
 .PHONY: unit
 unit: $(READY)  ## Test the core and the simulator, without Ansible
-	python -m pytest -n 6 tests/unit
+	$(PYTEST) -n 6 -m "not slow" tests/unit
 
 .PHONY: functional
 functional: $(READY)  ## Test the collection through real ansible-playbook runs, the slow ones too
-	python -m pytest -n 3 tests/functional
+	$(PYTEST) -n 3 tests/functional
 
 .PHONY: slow
-slow: $(READY)  ## Run the functional tests that make test leaves out
-	python -m pytest -n 3 -m slow tests/functional
+slow: $(READY)  ## Run the tests that make test leaves out
+	$(PYTEST) -n 3 -m slow tests/unit tests/functional
 
 .PHONY: browser
 browser: docs  ## Test the report's web page and the documentation site in headless Chromium (Debian: chromium and chromium-driver)
@@ -76,11 +81,11 @@ browser: docs  ## Test the report's web page and the documentation site in headl
 .PHONY: awx
 awx: $(READY)  ## Test the life in AWX: jobs of ansible-runner, and hosts by SSH (Debian, as root: openssh-server and sudo)
 	@$(INSTALL) tests/awx/requirements.txt
-	python -m pytest -rs -n 2 --dist worksteal tests/awx
+	$(PYTEST) -rs -n 3 tests/awx
 
 .PHONY: crash
 crash: $(READY)  ## Test the promises under faults, attacks and kills (some minutes)
-	python -m pytest -n 2 tests/crash
+	$(PYTEST) -n 3 tests/crash
 
 .PHONY: fuzz
 fuzz: $(READY)  ## Fuzz the parsers, guided by coverage, for a minute (Linux on x86-64; SEED=n repeats a run, FOR=n seconds)

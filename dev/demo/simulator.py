@@ -41,8 +41,8 @@ def main() -> int:
     accounts.write_text(json.dumps(ACCOUNTS["in"]))
     indented = "".join(f"  {line}\n" for line in account.splitlines())
     print(HOW_TO.format(url=url, file=ACCOUNT, account=indented, checkout=CHECKOUT), flush=True)
-    command = [sys.executable, "-m", "support.simulator", "--log", "--accounts", accounts, "--port", url.rpartition(":")[2]]
-    process = subprocess.Popen([*command, "--state-file", FOLDER / "registrations.json"], stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "support.simulator", "--log", "--accounts", str(accounts), "--port", url.rpartition(":")[2]]
+    process = subprocess.Popen([*command, "--state-file", str(FOLDER / "registrations.json")], stdout=subprocess.DEVNULL)
     while True:
         try:
             return process.wait()

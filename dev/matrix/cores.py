@@ -167,9 +167,11 @@ def complete() -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Make environments of ansible-core once, and print their folders.")
-    parser.add_argument("names", nargs="*", choices=CORES, metavar="VERSION", help=f"one of {', '.join(CORES)}")
+    parser.add_argument("names", nargs="*", metavar="VERSION", help=f"of {', '.join(CORES)}")
     parser.add_argument("--set-up", action="store_true", help="only add the collections that tests need to the Python that this runs with")
     options = parser.parse_args()
+    if unknown := [name for name in options.names if name not in CORES]:
+        parser.error(f"there is no {unknown[0]}")
     try:
         if options.set_up:
             complete()

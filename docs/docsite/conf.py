@@ -100,6 +100,7 @@ _ELSEWHERE = [
     (r"action_plugins", "plugins/action.html"),
     (r"(common_return_values)", r"reference_appendices/\1.html"),
     (r"ansible_configuration_settings", "reference_appendices/config.html"),
+    (r"(ANSIBLE_\w+)", r"reference_appendices/config.html#envvar-\1"),
 ]
 
 
@@ -110,6 +111,17 @@ def _lead_to_docs_ansible_com(app: Sphinx, env: Any, node: pending_xref, contnod
     return None
 
 
+def _let_names_break(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Long names of modules and plugins break after a dot or an underscore, and not in mid-word."""
+    for title in doctree.findall(nodes.title):
+        for text in list(title.findall(nodes.Text)):
+            parts = re.split(r"(?<=[._])(?=\w)", text)
+            if len(parts) > 1 and text.parent:
+                broken = [node for part in parts for node in (nodes.Text(part), nodes.raw("", "<wbr>", format="html"))][:-1]
+                text.parent.replace(text, broken)
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("doctree-resolved", _let_names_break)
     app.connect("source-read", _fit_in)
     app.connect("missing-reference", _lead_to_docs_ansible_com)

@@ -37,7 +37,8 @@ from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registration imp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.playbook_runs import BIN, COLLECTIONS, MODULE, Playbooks
-from support.processes import API_KEY, SID, Child, Key, drop_capabilities, fill, in_child, mount_tmpfs, options, register
+from support.privileges import drop_capabilities, fill, mount_tmpfs
+from support.processes import API_KEY, SID, Child, Key, in_child, options, register
 from support.simulator.client import Simulator
 
 ROUNDS = int(os.environ.get("STRESS_ROUNDS", "4"))

@@ -14,6 +14,8 @@ from functional.test_info import INFO
 from support.playbook_runs import API_KEY, AS_A_MODULE, EXECUTION_MODES, MODULE, SID, KeyPair, Playbooks, Run, assert_nowhere, new_number
 from support.simulator.client import Simulator
 
+pytestmark = pytest.mark.slow
+
 GROUP = "group/kaleyra.whatsapp.kaleyra"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from support.playbook_runs import EXECUTION_MODES, SID, WA_500, KeyPair, Playbooks, assert_nowhere, new_number, secret_lines
 from support.simulator.client import Simulator
 
@@ -74,6 +75,7 @@ def test_both_doors_tell_the_same_of_what_was_registered(playbooks: Playbooks, s
     assert not (playbooks.folder / "nowhere").exists()
 
 
+@pytest.mark.slow
 def test_both_doors_refuse_the_same(playbooks: Playbooks, key: KeyPair) -> None:
     wrong: dict[str, tuple[dict[str, Any], str]] = {
         "two hosts": ({"pod": "eu", "api_url": playbooks.api_url}, "mutually exclusive"),

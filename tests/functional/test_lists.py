@@ -57,6 +57,7 @@ def test_check_real_check_real_with_the_same_results_behind_both_doors(playbooks
 
 
 @pytest.mark.parametrize("door", EXECUTION_MODES)
+@pytest.mark.slow
 def test_each_number_has_its_own_outcome_and_every_one_is_tried(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair, door: str
 ) -> None:
@@ -99,6 +100,7 @@ def test_each_number_has_its_own_outcome_and_every_one_is_tried(
 
 
 @pytest.mark.parametrize("door", EXECUTION_MODES)
+@pytest.mark.slow
 def test_what_all_numbers_need_is_asked_of_none_in_vain(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: str, tmp_path: Path
 ) -> None:
@@ -145,6 +147,7 @@ def test_what_all_numbers_need_is_asked_of_none_in_vain(
     assert simulator.count() == 1
 
 
+@pytest.mark.slow
 def test_connections_are_kept_and_as_many_as_asked_for(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
     numbers = [new_number() for dummy in range(40)]
     # The first answers are late, so that all threads have a request under way.
@@ -155,6 +158,7 @@ def test_connections_are_kept_and_as_many_as_asked_for(playbooks: Playbooks, sim
     assert (simulator.count(), simulator.state()["connection_count"]) == (45, 5)
 
 
+@pytest.mark.slow
 def test_long_work_says_how_far_it_is_and_short_work_does_not(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
     numbers = [new_number() for dummy in range(24)]
     task: dict[str, Any] = {"phone_numbers": numbers, "business_public_key": key.public}
@@ -171,6 +175,7 @@ def test_long_work_says_how_far_it_is_and_short_work_does_not(playbooks: Playboo
     assert "numbers done" not in run.output
 
 
+@pytest.mark.slow
 def test_slices_side_by_side_share_a_folder_of_records(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -27,7 +27,7 @@ from support.playbook_runs import (
 )
 from support.simulator.client import Simulator
 
-pytestmark = pytest.mark.parametrize("door", EXECUTION_MODES)
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("door", EXECUTION_MODES)]
 
 FEW = ("two keys", "no host", "no credentials", "unknown option", "api_key", "no integer")
 

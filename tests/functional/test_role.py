@@ -88,7 +88,7 @@ INVOCATIONS: dict[str, Any] = {
 LATER_RUNS: dict[str, list[list[str]]] = {"roles": [["--check"], []], "playbook": [[]]}
 
 
-@pytest.mark.parametrize("manner", INVOCATIONS)
+@pytest.mark.parametrize("manner", [pytest.param(each, marks=() if each == "roles" else pytest.mark.slow) for each in INVOCATIONS])
 def test_check_real_check_real_however_the_role_is_used(playbooks: Playbooks, simulator: Simulator, manner: str) -> None:
     """Numbers as hosts, with and without plus, and as a list on a host, in an INI inventory as people write it."""
     plus, digits, one, two = (new_number() for dummy in range(4))
@@ -141,6 +141,7 @@ def test_check_real_check_real_however_the_role_is_used(playbooks: Playbooks, si
         assert private.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_one_key_with_limit_then_serial(playbooks: Playbooks, simulator: Simulator) -> None:
     numbers = [new_number() for dummy in range(3)]
     private = playbooks.folder / "private.pem"
@@ -162,6 +163,7 @@ def test_one_key_with_limit_then_serial(playbooks: Playbooks, simulator: Simulat
     assert simulator.registered() == {SID: dict.fromkeys(numbers, new)}
 
 
+@pytest.mark.slow
 def test_one_key_where_all_hosts_are_at_work_at_once(playbooks: Playbooks, simulator: Simulator) -> None:
     numbers = [new_number() for dummy in range(8)]
     private = playbooks.folder / "keys/private.pem"
@@ -175,6 +177,7 @@ def test_one_key_where_all_hosts_are_at_work_at_once(playbooks: Playbooks, simul
     assert simulator.count() == 8
 
 
+@pytest.mark.slow
 def test_groups_with_key_pairs_of_their_own_cost_one_generation_each(playbooks: Playbooks, simulator: Simulator) -> None:
     groups = {name: [new_number() for dummy in range(3)] for name in ("india", "italy")}
     privates = {name: playbooks.folder / f"{name}.pem" for name in groups}
@@ -196,6 +199,7 @@ def test_groups_with_key_pairs_of_their_own_cost_one_generation_each(playbooks: 
     assert simulator.registered() == {SID: {number: fingerprints[name] for name, numbers in groups.items() for number in numbers}}
 
 
+@pytest.mark.slow
 def test_two_plays_and_two_key_pairs_in_one_run(playbooks: Playbooks, simulator: Simulator) -> None:
     """Hosts of a later play share the pair of an earlier one, and one host can use the role twice."""
     first, second, other = (new_number() for dummy in range(3))
@@ -220,6 +224,7 @@ def test_two_plays_and_two_key_pairs_in_one_run(playbooks: Playbooks, simulator:
     assert simulator.count() == 3
 
 
+@pytest.mark.slow
 def test_passphrase_format_mode_and_an_existing_folder(playbooks: Playbooks, simulator: Simulator) -> None:
     passphrase, folder = new_number(), new_number()
     keys = {name: playbooks.folder / name / "private.pem" for name in ("passphrase", "folder")}
@@ -298,6 +303,7 @@ def test_an_existing_private_key_is_kept_byte_for_byte(playbooks: Playbooks, sim
     assert "key" in messages["no key"].lower()
 
 
+@pytest.mark.slow
 def test_a_key_made_elsewhere_and_one_number_that_is_refused(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
     """No pair is made then; what is refused fails alone, and is alone in being sent again."""
     good, bad, in_list, bad_in_list, last = (new_number() for dummy in range(5))
@@ -342,6 +348,7 @@ def test_a_first_host_that_fails_does_not_stop_those_that_share_its_key(playbook
     assert mode(private.parent) == 0o700
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_named(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
     no_path, empty_path, no_account, bad_pod = (new_number() for dummy in range(4))
     public = {"flows_encryption_public_key": key.public}
@@ -375,6 +382,7 @@ def published(run: Run) -> dict[str, Any]:
     return dict(stats["data"]["flows_encryption_numbers"])
 
 
+@pytest.mark.slow
 def test_the_summary_counts_all_numbers_of_the_play_in_one_line(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
     good, bad, last = (new_number() for dummy in range(3))
     shops = {"flows_encryption_phone_numbers": [new_number(), "junk", new_number()]}

@@ -14,8 +14,8 @@ import pytest
 from support.playbook_runs import (
     API_KEY,
     AS_A_MODULE,
-    EXECUTION_MODES,
     SID,
+    WORKER,
     KeyPair,
     Playbooks,
     Run,
@@ -26,7 +26,7 @@ from support.playbook_runs import (
 )
 from support.simulator.client import Simulator
 
-CALLBACKS = ("ansible.builtin.default", "ansible.posix.json")
+CALLBACKS = ("ansible.builtin.default", pytest.param("ansible.posix.json", marks=pytest.mark.slow))
 EVERYTHING = ("-vvvv", "--diff")
 
 
@@ -52,8 +52,7 @@ def places(playbooks: Playbooks, run: Run) -> dict[Any, str]:
     return {"the output": run.output, **left}
 
 
-@pytest.mark.parametrize("door", EXECUTION_MODES)
-@pytest.mark.parametrize("callback", CALLBACKS)
+@pytest.mark.parametrize(("door", "callback"), [(WORKER, "ansible.posix.json"), (AS_A_MODULE, "ansible.builtin.default")])
 def test_module(playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: str, callback: str) -> None:
     numbers = {name: new_number() for name in ("success", "refused", "no proof", "error")}
     simulator.faults(
@@ -89,6 +88,7 @@ def test_module(playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: 
     assert_nowhere([*spellings(API_KEY), *secret_lines(key.private)], places(playbooks, run))
 
 
+@pytest.mark.slow
 def test_module_in_the_background_with_the_account_from_the_environment(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair
 ) -> None:
@@ -101,7 +101,7 @@ def test_module_in_the_background_with_the_account_from_the_environment(
         for number in numbers
     ]
     env = {"KALEYRA_API_URL": simulator.url, "KALEYRA_SID": SID, "KALEYRA_API_KEY": API_KEY}
-    run = playbooks.run_tasks(tasks, *EVERYTHING, env={**env, **talkative(playbooks, CALLBACKS[0])})
+    run = playbooks.run_tasks(tasks, *EVERYTHING, env={**env, **talkative(playbooks, "ansible.builtin.default")})
     assert [run.one(number)["failed"] for number in numbers] == [False, True]
     assert_nowhere(spellings(API_KEY), places(playbooks, run))
 

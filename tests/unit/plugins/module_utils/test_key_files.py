@@ -236,6 +236,7 @@ COMBINATIONS = [(BEGIN, BEGIN), (ALWAYS, ALWAYS), (LATER, ALWAYS), (ALWAYS, LATE
 
 
 @pytest.mark.parametrize("options", COMBINATIONS, ids=["kept", "removed", "later-and-removed", "removed-and-later"])
+@pytest.mark.slow
 def test_two_rotations_at_every_pair_of_steps(
     tmp_path: Path, keys: list[bytes], monkeypatch: pytest.MonkeyPatch, options: tuple[dict[str, Any], dict[str, Any]]
 ) -> None:
@@ -279,6 +280,7 @@ class DyingSystem:
         return function(*args, **kwargs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [BEGIN, BEGIN_AND_REMOVE], ids=["kept", "removed"])
 @pytest.mark.parametrize("then", [BEGIN, BEGIN_AND_REMOVE, ALWAYS, LATER, REMOVE], ids=["same", "removing", "always", "later", "remove"])
 def test_killed_between_any_two_calls(

@@ -97,6 +97,26 @@ def test_a_record_says_when_it_was_written(record: RecordFile) -> None:
     assert known and known.since and before <= known.since <= datetime.datetime.now(datetime.timezone.utc)
 
 
+@pytest.mark.parametrize("before", ["nothing", "this key", "another key", "unconfirmed", "junk", "folder"])
+@pytest.mark.parametrize("seen", [KEY, None])
+def test_a_record_is_corrected_to_what_is_seen(before: str, seen: str | None, record: RecordFile, folder: Path) -> None:
+    if before in ("this key", "another key"):
+        _confirm(record, KEY if before == "this key" else OTHER_KEY)
+    elif before == "unconfirmed":
+        with pytest.raises(OutcomeUnknown), record.exclusive(5), record.registering(KEY):
+            raise OutcomeUnknown("?")
+    else:
+        folder.mkdir()
+        if before == "junk":
+            Path(record.path).write_text("{")
+        elif before == "folder":
+            Path(record.path).mkdir()
+    assert record.is_correct(seen) is ((before, seen) in (("nothing", None), ("this key", KEY)))
+    with record.exclusive(5):
+        record.correct(seen)
+    assert record.is_correct(seen) and _state(record) == (seen and (seen, True))
+
+
 def test_nobody_else_can_read_or_write_the_records_whatever_the_umask(record: RecordFile, folder: Path) -> None:
     earlier = os.umask(0)
     try:
@@ -570,7 +590,7 @@ def test_a_record_of_format_1_is_read(state: str, checksum: str, possible: tuple
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_anything_is_sent(run: Callable[..., str]) -> None:
-    # Modes mean nothing to root, so the process becomes nobody, in a folder that nobody can reach.
+    # Modes mean nothing to root, unless it gives up that right.
     with tempfile.TemporaryDirectory() as parent:
         os.chmod(parent, 0o755)
         folder = Path(parent, "cache")
@@ -578,8 +598,8 @@ def test_a_folder_that_cannot_be_written_is_named_before_anything_is_sent(run: C
         folder.chmod(0o555)
         code = """
 if os.geteuid() == 0:
-    os.setgid(65534)
-    os.setuid(65534)
+    from support.privileges import drop_capabilities
+    drop_capabilities()
 assert record.read() is None
 for each in (record.exclusive(5), record.registering(key)):
     try:
@@ -631,8 +651,8 @@ def test_what_cannot_be_written_is_told_without_writing(run: Callable[..., str])
         Path(parent, "file").write_text("")
         code = """
 if os.geteuid() == 0:
-    os.setgid(65534)
-    os.setuid(65534)
+    from support.privileges import drop_capabilities
+    drop_capabilities()
 for path in sys.argv[3:]:
     try:
         RecordFile(path, "api.in.kaleyra.io", "HXAP16TESTING97IN", sys.argv[2]).require_writable()
@@ -642,7 +662,7 @@ for path in sys.argv[3:]:
 """
         paths = [str(closed), f"{closed}/a/b", f"{parent}/file", f"{parent}/file/a", tempfile.gettempdir()]
         lines = run(_PREPARED + code, "", NUMBER, *paths).splitlines()
-        assert [line.partition(": ")[2].partition(".")[0] for line in lines] == [
+        assert [line.partition(": ")[2].partition(". ")[0] for line in lines] == [
             *(f"{closed} cannot be written", f"{closed} cannot be written"),
             *(f"{parent}/file is not a directory", f"{parent}/file is not a directory"),
             "",
