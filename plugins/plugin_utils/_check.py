@@ -20,9 +20,9 @@ from ansible_collections.kaleyra.whatsapp.plugins.module_utils._public_key impor
 
 OK = "ok"
 _WRONG = {
-    "absent": "no key is on record",
-    "different": "another key is on record",
-    "drifted": "carries another key than on record",
+    "absent": "no key is known",
+    "different": "carries another key",
+    "drifted": "no longer carries the key on record",
     "mismatch": "carries the key with a signature that does not match",
     "unconfirmed": "a registration did not complete",
     "unreadable": "the record is damaged",
@@ -227,15 +227,16 @@ def _number(number: Variables, expected: str | None) -> dict[str, t.Any]:
     detail = f" ({fingerprint} since {number['since']})" if fingerprint else f" ({number['msg']})" if number.get("msg") else ""
     if state == "confirmed":
         state = OK if expected in (None, recorded) else "different"
-    held = number.get("held_fingerprint")
-    if held or number.get("held_status"):
-        fingerprint = held
-        detail = f" ({held})"
+    if number.get("read_back_msg", "not read") is None:
+        fingerprint = number["held_fingerprint"]
+        detail = f" ({fingerprint})" if fingerprint else ": it carries none"
         wanted = expected or (recorded if number["state"] == "confirmed" else None)
-        if number.get("held_status") == "mismatch":
+        if number["held_status"] == "mismatch":
             state = "mismatch"
+        elif fingerprint:
+            state = OK if wanted in (None, fingerprint) else "drifted" if wanted == recorded else "different"
         else:
-            state = OK if wanted in (None, held) else "drifted" if wanted == recorded else "different"
+            state = "drifted" if recorded else "absent"
     return {
         "phone_number": number["phone_number"],
         "state": state,

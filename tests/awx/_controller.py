@@ -114,10 +114,9 @@ class Controller:
             # awx/main/models/credential.py: Credential.save keeps secrets that come back as $encrypted$
             inputs = {name: item["inputs"][name] if value == "$encrypted$" else value for name, value in after["inputs"].items()}
             after["inputs"] = _rules.save_credential(self.objects["credential_types"][after["credential_type"]]["inputs"]["fields"], inputs)
-        elif kind == "job_templates":
-            # awx/api/serializers.py: JobOptionsSerializer.validate; the files are known once an update has succeeded
-            if self._updates[after["project"]] != "successful" or after["playbook"] not in self._playbooks:
-                raise _rules.Refused("Playbook not found for project.")
+        # awx/api/serializers.py: JobOptionsSerializer.validate; the files are known once an update has succeeded
+        elif kind == "job_templates" and (self._updates[after["project"]] != "successful" or after["playbook"] not in self._playbooks):
+            raise _rules.Refused("Playbook not found for project.")
         item.update(after)
 
     def _credentials_of(self, kind: Object) -> bool:

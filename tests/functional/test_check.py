@@ -110,7 +110,7 @@ def test_check_tells_all_that_is_wrong(registered: Numbers, other_key: KeyPair) 
     problems = published(run)["problems"]
     assert len(problems) == 3
     for problem, parts in zip(
-        problems, ([registered.numbers[1], other_key.fingerprint], [absent, "no key is on record"], [registered.endpoint.url]), strict=True
+        problems, ([registered.numbers[1], other_key.fingerprint], [absent, "no key is known"], [registered.endpoint.url]), strict=True
     ):
         assert all(part in problem for part in parts) and problem in run.text.replace("\\n", " "), problem
     samples = registered.samples()

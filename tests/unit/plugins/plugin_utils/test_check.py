@@ -91,7 +91,7 @@ def test_read_keys_names_file_and_cause() -> None:
     assert damaged["problem"].startswith("/c.pub.pem on endpoint: ") and damaged["fingerprint"] is None
 
 
-def recorded(state: str = "confirmed", fingerprint: str | None = K1, age: int = 60, **held: Any) -> dict[str, Any]:
+def recorded(state: str = "confirmed", fingerprint: str | None = K1, age: int = 60) -> dict[str, Any]:
     known = state in ("confirmed", "unconfirmed")
     return {
         "phone_number": NUMBER,
@@ -100,8 +100,11 @@ def recorded(state: str = "confirmed", fingerprint: str | None = K1, age: int = 
         "since": "2026-01-31T10:20:30Z" if known else None,
         "age": age if known else None,
         "msg": "The record x is damaged." if state == "unreadable" else None,
-        **held,
     }
+
+
+def held(number: dict[str, Any], fingerprint: str | None, status: str | None = None, cause: str | None = None) -> dict[str, Any]:
+    return {**number, "held_fingerprint": fingerprint, "held_status": status, "read_back_msg": cause}
 
 
 ONE: dict[str, Any] = {"public_keys": [{}], "records": [{"api_host": "localhost", "phone_numbers": {NUMBER: 0}}], "endpoints": [], "problems": []}
@@ -119,16 +122,18 @@ KEY = {"fingerprint": K1, "text": "PEM", "problem": None}
         (recorded("absent"), K1, "absent"),
         (recorded("absent"), None, "absent"),
         # What is held counts more than what is on record.
-        (recorded(held_fingerprint=K1, held_status="valid"), K1, "ok"),
-        (recorded(held_fingerprint=K1, held_status=None), None, "ok"),
-        (recorded("absent", held_fingerprint=K1, held_status=None), K1, "ok"),
-        (recorded("unconfirmed", held_fingerprint=K1, held_status="valid"), K1, "ok"),
-        (recorded(held_fingerprint=K1, held_status="mismatch"), K1, "mismatch"),
-        (recorded(held_fingerprint=K2, held_status="valid"), K1, "drifted"),
-        (recorded(held_fingerprint=K2, held_status="valid"), None, "drifted"),
-        (recorded("absent", held_fingerprint=K2, held_status="valid"), K1, "different"),
-        # That it could not be told leaves the record.
-        (recorded(held_fingerprint=None, held_status=None), K1, "ok"),
+        (held(recorded(), K1, "valid"), K1, "ok"),
+        (held(recorded(), K1), None, "ok"),
+        (held(recorded("absent"), K1), K1, "ok"),
+        (held(recorded("unconfirmed"), K1, "valid"), K1, "ok"),
+        (held(recorded(), K1, "mismatch"), K1, "mismatch"),
+        (held(recorded(), K2, "valid"), K1, "drifted"),
+        (held(recorded(), K2, "valid"), None, "drifted"),
+        (held(recorded(), None), K1, "drifted"),
+        (held(recorded("absent"), K2, "valid"), K1, "different"),
+        (held(recorded("absent"), None), K1, "absent"),
+        # Where it could not be told, the record counts.
+        (held(recorded(), None, cause="HTTP 404."), K1, "ok"),
     ],
 )
 def test_judge_a_number(number: dict[str, Any], expected: str | None, state: str) -> None:
