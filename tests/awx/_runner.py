@@ -53,9 +53,8 @@ REGISTER, ENSURE_KEY_PAIR, ROTATE = "register.yml", "ensure_key_pair.yml", "rota
 """Playbooks of the project."""
 NUMBERS = "whatsapp_numbers"
 """The group that they are for."""
-MAKE, WARN, REGISTERS, SUM_UP, PUBLISH = (
-    "Make the private key",
-    "Warn that the records vanish with this job's container",
+MAKE, REGISTERS, SUM_UP, PUBLISH = (
+    "Create the private key",
     "Register the public key of each number",
     "Sum up what was done",
     "Publish what came of each number",

@@ -90,6 +90,7 @@ def test_numbers_that_fail_leave_the_rotation_to_be_resumed(world: World) -> Non
     assert world.files() == AFTER
 
 
+@pytest.mark.slow
 def test_numbers_outside_the_run_keep_the_next_key_from_being_promoted(world: World) -> None:
     """Left out by --limit, or missing in the inventory while a record says that they carry the current key."""
     old = world.fingerprint(world.current)
