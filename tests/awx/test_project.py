@@ -141,6 +141,9 @@ def test_survey_answers_of_every_kind(on_a_core: Playbooks, simulator: Simulator
     assert reasons(alone) == {typed: "absent"} and simulator.count() == requests + 1
     assert set(simulator.registered()[SID]) == {one, two, typed}
 
+    checked = jobs.run("check.yml", variables={**records, **answers})
+    assert checked.rc == 0 and "3 numbers: 3 ok." in checked.text, checked.output
+
 
 def test_awx_offers_its_playbooks() -> None:
     playbooks = {path.name for path in PROJECT.glob("*.yml") if _rules.could_be_playbook(path.read_text())}
