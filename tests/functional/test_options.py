@@ -134,10 +134,8 @@ def test_numbers_that_yaml_and_ini_turn_into_integers(playbooks: Playbooks, simu
     assert {name: run.one(name)["phone_number"] for name in names} == names
     # What YAML and INI leave of a number is told, as one without its country code would be another.
     for name in ("yaml", "digits"):
-        assert run.one(name)["warnings"] == [
-            f"A phone number has no plus sign: {names[name][1:]} was read as {names[name]} (India, +91). "
-            "Give numbers with plus sign and country code, quoted."
-        ]
+        (warning,) = run.one(name)["warnings"]
+        assert warning.startswith(f"A phone number has no plus sign: {names[name][1:]} was read as {names[name]} (India, +91). ")
     assert "warnings" not in run.one("quoted") and "warnings" not in run.one("spaced")
     assert simulator.registered() == {SID: dict.fromkeys(names.values(), key.fingerprint)}
 
