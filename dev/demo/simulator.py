@@ -35,7 +35,7 @@ Each request is shown below. Start over: make simulator-reset.
 def main() -> int:
     ((sid, api_key),) = ACCOUNTS["in"].items()
     url = f"http://127.0.0.1:{choose_port(FOLDER, 'simulator')}"
-    account = f'flows_encryption_pod: ""\nflows_encryption_api_url: {url}\nflows_encryption_sid: {sid}\nflows_encryption_api_key: {api_key}\n'
+    account = f"flows_encryption_api_url: {url}\nflows_encryption_sid: {sid}\nflows_encryption_api_key: {api_key}\n"
     ACCOUNT.write_text(account)
     accounts = FOLDER / "accounts.json"
     accounts.write_text(json.dumps(ACCOUNTS["in"]))

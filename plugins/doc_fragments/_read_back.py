@@ -18,6 +18,7 @@ options:
       - V(kaleyra) is a GET request on the URL that sets the key, with O(api_key). What Kaleyra answers to it is not published, so that
         it may turn out that nothing can be told.
       - Only GET requests are sent for it, also in check mode.
+      - Where a key is to be registered in any case (C(force)), it is read only after that, unless O(read_back_required) is V(true).
     type: str
     choices: [none, meta, kaleyra]
     default: none

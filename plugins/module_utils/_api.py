@@ -22,14 +22,15 @@ from ._retry import RETRIED_STATUSES, pause_before_retry
 
 _WHAT_TO_DO = {
     "RBC001": "Check sid and api_key, and that the account is one of the API host asked (pod or api_url).",
-    "WA-401": "Ask Kaleyra's support to open the API for this account: it needs an active WhatsApp plan and the number's WABA on API v2.",
-    "WA-400": "Check that the number is registered and its WABA is onboarded on Kaleyra's WhatsApp API v2.",
+    "WA401": "Ask Kaleyra's support to open the API for this account: it needs an active WhatsApp plan and the number's WABA on API v2.",
+    "WA400": "Check that the number is registered and its WABA is onboarded on Kaleyra's WhatsApp API v2.",
     401: "Check sid and api_key.",
     403: "Check sid and api_key, and that this address may use the API.",
     404: "Check pod or api_url.",
     407: "Check the proxy's user and password in the environment.",
     429: "The account's rate is limited: run it again later, or more slowly (max_requests_per_second for a list, fewer forks for hosts).",
 }
+_WHEN_IT_LASTS = "Kaleyra advises to try again after 5, 10 and 15 minutes, and then to ask its support."
 _HARMLESS = "It may or may not have been applied. Run it again, which is harmless."
 
 
@@ -114,7 +115,7 @@ class FlowsEncryptionApi:
         data = content.get("data")
         success = (
             answer.status == 200
-            and content.get("code") == "WA-200"
+            and content.get("code") in ("WA-200", "WA200")  # Kaleyra's pages print codes both ways
             and isinstance(data, dict)
             and data.get("success") is True
         )
@@ -151,7 +152,9 @@ def _is_refusal(answer: Answer) -> bool:
 def _remedy(answer: Answer, facts: dict[str, t.Any]) -> str:
     if 300 <= answer.status < 400:
         return "Check pod or api_url."
-    return _WHAT_TO_DO.get(facts["code"]) or _WHAT_TO_DO.get(answer.status) or ""
+    code = (facts["code"] or "").replace("WA-", "WA", 1)
+    advice = _WHEN_IT_LASTS if answer.status in RETRIED_STATUSES else None
+    return " ".join(filter(None, [_WHAT_TO_DO.get(code) or _WHAT_TO_DO.get(answer.status), advice]))
 
 
 def _remedy_without_answer(error: TransportError) -> str:

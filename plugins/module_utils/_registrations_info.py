@@ -22,7 +22,8 @@ from ._read_back import ReadBack, make_read_back
 from ._record import InvalidRecord, Record, RecordFile, record_files
 from ._threads import for_each_in_threads
 
-STATES = ("confirmed", "unconfirmed", "unreadable", "absent")
+# The last one by what is read back alone.
+STATES = ("confirmed", "unconfirmed", "unreadable", "absent", "drifted")
 
 
 def read_registrations(params: t.Mapping[str, t.Any], *, check_mode: bool) -> dict[str, t.Any]:
@@ -55,7 +56,7 @@ def read_registrations(params: t.Mapping[str, t.Any], *, check_mode: bool) -> di
     held = _read_held(source, [each["phone_number"] for each in numbers], params["concurrency"], rate_limiter) if source else {}
     for each in numbers:
         if source:
-            each.update(_held_facts(records.get(id(each)), each["state"], held[each["phone_number"]]))
+            each.update(_held_facts(each, records.get(id(each)), held[each["phone_number"]]))
         each["as_expected"] = _is_as_expected(each, expected, held.get(each["phone_number"]))
     numbers.sort(key=lambda each: (each["phone_number"], each["api"] or "", each["sid"] or ""))
     result: dict[str, t.Any] = {"changed": False, "fingerprint": expected, "numbers": numbers, "summary": _summary(numbers, expected)}
@@ -109,11 +110,18 @@ def _read_held(source: ReadBack, phone_numbers: t.Iterable[str], concurrency: in
     return held
 
 
-def _held_facts(record: Record | None, state: str, held: HeldKey) -> dict[str, t.Any]:
+def _held_facts(number: t.Mapping[str, t.Any], record: Record | None, held: HeldKey) -> dict[str, t.Any]:
+    """What reading back adds to the facts of a number, or makes of them."""
+    drifted = has_drifted(record, held)
+    possible = number["possible_fingerprints"]
+    if held.fingerprint and possible is not None and held.fingerprint not in possible:
+        possible = [*possible, held.fingerprint]
     return {
+        "state": "drifted" if drifted else number["state"],
+        "possible_fingerprints": possible,
         "held_fingerprint": held.fingerprint,
         "held_status": held.status,
-        "drifted": has_drifted(record, held) if state in ("confirmed", "unconfirmed") else None if held.unknown else False,
+        "drifted": drifted,
         "read_back_msg": held.unknown,
     }
 
@@ -179,7 +187,7 @@ def _summary(numbers: list[dict[str, t.Any]], expected: str | None) -> dict[str,
     different = dict.fromkeys(each["phone_number"] for each in numbers if each["as_expected"] is False)
     return {
         "numbers": len(numbers),
-        "by_state": {state: by_state[state] for state in STATES},
+        "by_state": {state: by_state[state] for state in STATES if state != "drifted" or any("drifted" in each for each in numbers)},
         "by_fingerprint": dict(sorted(by_fingerprint.items(), key=lambda item: (-item[1], item[0]))),
         "different": None if expected is None else list(different),
     }

@@ -162,6 +162,7 @@ numbers:
         - V(unconfirmed) means that a registration is in progress or did not complete. The number may carry the key or one it had before.
         - V(unreadable) means that the record is damaged, a link, or the record of another number.
         - V(absent) means that there is no record of a number that was asked for.
+        - V(drifted) means that O(read_back) has shown that the number does not carry what is on record, see RV(numbers[].drifted).
       type: str
       sample: confirmed
     fingerprint:
@@ -173,7 +174,7 @@ numbers:
     possible_fingerprints:
       description:
         - Every key that the number may carry. For V(confirmed) that is RV(numbers[].fingerprint) alone, for V(unconfirmed) also those that
-          were possible before.
+          were possible before, and with O(read_back) the one that it is seen to carry.
         - Null where it cannot be told and could be any key. That is so for V(unreadable) and V(absent), and for V(unconfirmed) where the
           record before was one of these.
       type: list
@@ -237,7 +238,7 @@ summary:
       type: int
       sample: 2
     by_state:
-      description: How many numbers are in each of the four states.
+      description: How many numbers are in each of the states, V(drifted) with O(read_back) alone.
       type: dict
       sample: {"confirmed": 2, "unconfirmed": 0, "unreadable": 0, "absent": 0}
     by_fingerprint:

@@ -168,7 +168,9 @@ def make_plan(hosts: t.Mapping[str, Variables | Stop], around: Surroundings) -> 
             if around.registers:
                 _add_endpoint(plan, endpoints, entry, variables, around)
             api_host = as_text(variables.get("api_host")) or "localhost"
-            vanishing |= around.registers and around.in_awx and around.is_local(api_host) and not as_bool(variables.get("cache_path_is_persistent"))
+            # What is read back takes the place of records.
+            keeps = as_bool(variables.get("cache_path_is_persistent")) or as_text(variables.get("read_back")) in ("meta", "kaleyra")
+            vanishing |= around.registers and around.in_awx and around.is_local(api_host) and not keeps
         except Stop as exc:
             entry["stop"] = str(exc)
     _stop_contradictions(plan, pairs)
@@ -178,8 +180,9 @@ def make_plan(hosts: t.Mapping[str, Variables | Stop], around: Surroundings) -> 
     if vanishing:
         plan["warnings"].append(
             "The records are written in this job's container, which vanishes with them, so every job registers every number again. That is "
-            "harmless, but slow. To keep them, set flows_encryption_api_host to a host of the inventory that lasts; or have AWX expose a path "
-            "of its own into the container, and set flows_encryption_cache_path to it and flows_encryption_cache_path_is_persistent to true."
+            "harmless, but slow. Set flows_encryption_read_back to read what each number carries. Or, to keep the records, set "
+            "flows_encryption_api_host to a host of the inventory that lasts; or have AWX expose a path of its own into the container, and set "
+            "flows_encryption_cache_path to it and flows_encryption_cache_path_is_persistent to true."
         )
     return plan
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from awx._runner import AWX, ENSURE_KEY_PAIR, MAKE, NUMBERS, REGISTER, Credential, Inventory, Job
 from support.endpoint.client import Endpoint
 from support.playbook_runs import API_KEY, SID, KeyPair, assert_nowhere, fingerprint_of, new_number, openssl, secret_lines, spellings
-from support.simulator.client import Simulator
+from support.simulator.client import Simulator, waba_numbers
 
 
 def of_numbers(*numbers: str, **variables: object) -> Inventory:
@@ -51,6 +51,21 @@ def test_a_key_and_records_need_a_place_that_lasts(awx: AWX, simulator: Simulato
         assert (job.reasons(), simulator.count()) == (dict.fromkeys(numbers, status), requests)
         assert "vanishes with them" not in job.text and private.read_text() == content
     assert simulator.registered() == {SID: dict.fromkeys(numbers, fingerprint)}
+
+
+def test_a_second_job_registers_nothing_where_keys_are_read_back(awx: AWX, simulator: Simulator, account: Credential, key: KeyPair) -> None:
+    """Nothing lasts from job to job; token and account IDs come with the credential."""
+    numbers, token = [new_number(), new_number()], "EAAtoken-of-the-jobs-2001"
+    simulator.configure(access_token=token, wabas={"1001": waba_numbers(numbers)})
+    inventory = of_numbers(*numbers, read_back="meta", meta_api_url=f"{simulator.url}/v23.0", public_key=key.public)
+    credential = account.but(meta_access_token=token, meta_waba_ids="1001")
+    for reason, registrations in (("absent", 2), ("up_to_date", 2)):
+        job = awx.run(REGISTER, inventory, credentials=[credential])
+        assert job.status == "successful" and job.reasons() == dict.fromkeys(numbers, reason), job.stdout
+        assert simulator.methods()["POST"] == registrations
+        assert "vanishes with them" not in job.text
+        assert_nowhere([token], {"output": job.stdout, **job.files})
+    assert simulator.registered() == {SID: dict.fromkeys(numbers, key.fingerprint)}
 
 
 def test_a_private_key_by_a_credential(awx: AWX, simulator: Simulator, account: Credential, key: KeyPair) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,9 @@ class World:
         self.simulator.hold(held)
         self.simulator.faults({number: [REFUSED] for number, row in self.numbers.items() if row.held == "unknown"})
 
-    def task(self, name: str, door: str = WORKER, **options: Any) -> dict[str, Any]:
-        return self.playbooks.task(name, door, **{"cache_path": str(self.cache), "business_public_key": self.keys["wanted"].public, **options})
+    def task(self, name: str, execution_mode: str = WORKER, **options: Any) -> dict[str, Any]:
+        defaults = {"cache_path": str(self.cache), "business_public_key": self.keys["wanted"].public}
+        return self.playbooks.task(name, execution_mode, **{**defaults, **options})
 
     def record_path(self, number: str) -> Path:
         (path,) = self.cache.glob(f"*{number}.json")
@@ -113,9 +115,9 @@ def world(playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: K
     return World(playbooks, simulator, {"wanted": key, "other": other_key, "third": third_key}, playbooks.folder / "records", numbers)
 
 
-def each_alone(world: World, name: str, door: str, **options: Any) -> list[dict[str, Any]]:
+def each_alone(world: World, name: str, execution_mode: str, **options: Any) -> list[dict[str, Any]]:
     """A task for each number, named after it."""
-    return [world.task(f"{name} {number}", door, phone_number=number, **options) for number in world.numbers]
+    return [world.task(f"{name} {number}", execution_mode, phone_number=number, **options) for number in world.numbers]
 
 
 def results(world: World, run: Run, name: str) -> dict[str, dict[str, Any]]:
@@ -123,21 +125,22 @@ def results(world: World, run: Run, name: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("source", [META, {"read_back": "kaleyra"}], ids=["meta", "kaleyra"])
-@pytest.mark.parametrize("door", [EXECUTION_MODES[0], pytest.param(EXECUTION_MODES[1], marks=pytest.mark.slow)])
-def test_every_row_of_the_table(door: str, source: dict[str, Any], world: World) -> None:
+@pytest.mark.parametrize("execution_mode", [EXECUTION_MODES[0], pytest.param(EXECUTION_MODES[1], marks=pytest.mark.slow)])
+def test_every_row_of_the_table(execution_mode: str, source: dict[str, Any], world: World) -> None:
     if source["read_back"] == "kaleyra":  # one that is gone cannot be told apart from an answer of another kind
         world.numbers = {number: row for number, row in world.numbers.items() if row.held != "none"}
-    if door != WORKER:  # a process for each takes its time: one row of each outcome
+    if execution_mode != WORKER:  # a process for each takes its time: one row of each outcome
         seen: dict[tuple[str, str], str] = {(row.reason, row.held): number for number, row in world.numbers.items()}
         world.numbers = {number: world.numbers[number] for number in seen.values()}
     world.prepare()
     before = {path.name: path.read_bytes() for path in world.cache.iterdir()}
-    check = world.playbooks.run_tasks(each_alone(world, "check", door, **source), "--check", "--diff")
+    check = world.playbooks.run_tasks(each_alone(world, "check", execution_mode, **source), "--check", "--diff")
     assert {path.name: path.read_bytes() for path in world.cache.iterdir()} == before
     assert set(world.simulator.methods()) == {"GET", "POST"}  # POST: to prepare
     sent = world.simulator.methods()["POST"]
-    real = world.playbooks.run_tasks([*each_alone(world, "real", door, **source), *each_alone(world, "again", door, **source)], "--diff")
-    assert_execution_mode(real, door)
+    tasks = [task for name in ("real", "again") for task in each_alone(world, name, execution_mode, **source)]
+    real = world.playbooks.run_tasks(tasks, "--diff")
+    assert_execution_mode(real, execution_mode)
     checked, done, again = results(world, check, "check"), results(world, real, "real"), results(world, real, "again")
     wanted = world.keys["wanted"].fingerprint
     for number, row in world.numbers.items():
@@ -162,20 +165,20 @@ def test_every_row_of_the_table(door: str, source: dict[str, Any], world: World)
     assert "Meta's error 190 (Invalid token)" in real.text
 
 
-@pytest.mark.parametrize("door", EXECUTION_MODES)
+@pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
 @pytest.mark.slow
-def test_a_list_is_read_with_one_look_up_and_unchanged_sends_gets_alone(door: str, world: World) -> None:
+def test_a_list_is_read_with_one_look_up_and_unchanged_sends_gets_alone(execution_mode: str, world: World) -> None:
     world.prepare()
     count = world.simulator.count()
     numbers = list(world.numbers)
-    check = world.playbooks.run_tasks([world.task("check", door, phone_numbers=numbers, **META)], "--check").one("check")
+    check = world.playbooks.run_tasks([world.task("check", execution_mode, phone_numbers=numbers, **META)], "--check").one("check")
     assert world.simulator.count() - count == len(numbers) + 1  # one page for all
-    real = world.playbooks.run_tasks([world.task("real", door, phone_numbers=numbers, **META)]).one("real")
+    real = world.playbooks.run_tasks([world.task("real", execution_mode, phone_numbers=numbers, **META)]).one("real")
     rows = [(each["reason"], each["changed"]) for each in real["numbers"]]
     assert rows == [(row.reason, row.reason != "up_to_date") for row in world.numbers.values()]
     assert rows == [(each["reason"], each["changed"]) for each in check["numbers"]]
     before = world.simulator.methods()
-    again = world.playbooks.run_tasks([world.task("again", door, phone_numbers=numbers, **META)]).one("again")
+    again = world.playbooks.run_tasks([world.task("again", execution_mode, phone_numbers=numbers, **META)]).one("again")
     assert not again["changed"] and again["attempts"] == len(numbers) + 1
     after = world.simulator.methods()
     assert after == {**before, "GET": before["GET"] + len(numbers) + 1}
@@ -184,13 +187,16 @@ def test_a_list_is_read_with_one_look_up_and_unchanged_sends_gets_alone(door: st
     }.items()
 
 
-@pytest.mark.parametrize("door", EXECUTION_MODES)
+@pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
 @pytest.mark.slow
-def test_number_that_cannot_be_read_is_not_registered_where_that_is_required(door: str, world: World) -> None:
+def test_number_that_cannot_be_read_is_not_registered_where_that_is_required(execution_mode: str, world: World) -> None:
     numbers = list(world.numbers)[:3]
     world.simulator.faults({number: [REFUSED] for number in numbers[:2]})
     required = {**META, "read_back_required": True, "retries": 0}
-    tasks = [world.task("list", door, phone_numbers=numbers, **required), world.task("one", door, phone_number=numbers[0], **required)]
+    tasks = [
+        world.task("list", execution_mode, phone_numbers=numbers, **required),
+        world.task("one", execution_mode, phone_number=numbers[0], **required),
+    ]
     run = world.playbooks.run_tasks(tasks)
     failed, registered = run.one("list")["numbers"][:2], run.one("list")["numbers"][2]
     for result in (*failed, run.one("one")):
@@ -199,13 +205,13 @@ def test_number_that_cannot_be_read_is_not_registered_where_that_is_required(doo
     assert world.simulator.registered() == {SID: {numbers[2]: world.keys["wanted"].fingerprint}}
 
 
-@pytest.mark.parametrize("door", EXECUTION_MODES)
+@pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
 @pytest.mark.slow
-def test_key_may_become_visible_late_or_never(door: str, world: World) -> None:
+def test_key_may_become_visible_late_or_never(execution_mode: str, world: World) -> None:
     late, never = list(world.numbers)[:2]
     for number, delay in ((late, 2), (never, 600)):
         world.simulator.configure(visible_after=delay)
-        result = world.playbooks.run_tasks([world.task("task", door, phone_number=number, timeout=5, **META)]).one("task")
+        result = world.playbooks.run_tasks([world.task("task", execution_mode, phone_number=number, timeout=5, **META)]).one("task")
         record = world.record(number)
         if number == late:
             assert result["verified"] is True and result["attempts"] > 4 and record["state"] == "confirmed"
@@ -214,12 +220,12 @@ def test_key_may_become_visible_late_or_never(door: str, world: World) -> None:
             assert "still seen to carry no key" in result["msg"] and record["state"] == "unconfirmed"
 
 
-@pytest.mark.parametrize("door", EXECUTION_MODES)
-def test_secrets_stand_nowhere(door: str, world: World) -> None:
+@pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
+def test_secrets_stand_nowhere(execution_mode: str, world: World) -> None:
     echo = {"do": "echo", "status": 400, "always": True, "method": "GET"}
     world.simulator.faults({"*": [echo]})
-    task = world.task("task", door, phone_numbers=list(world.numbers)[:3], retries=0, **META)
-    broken = world.task("bad", door, phone_number=new_number(), **{**META, "meta_access_token": f"{TOKEN}\nx"})
+    task = world.task("task", execution_mode, phone_numbers=list(world.numbers)[:3], retries=0, **META)
+    broken = world.task("bad", execution_mode, phone_number=new_number(), **{**META, "meta_access_token": f"{TOKEN}\nx"})
     run = world.playbooks.run_tasks([task, broken], "-vvvv")
     assert "has a blank, a line break" in run.one("bad")["msg"]
     assert TOKEN not in run.output
@@ -246,22 +252,32 @@ def test_bad_options_are_told_before_anything_is_sent(world: World) -> None:
     assert world.simulator.methods() == {"GET": 1}  # the look-up of the last one
 
 
-@pytest.mark.parametrize("door", EXECUTION_MODES)
+@pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
 @pytest.mark.slow
-def test_refusal_leaves_the_record_that_is_true(door: str, world: World) -> None:
+def test_refusal_leaves_the_record_that_is_true(execution_mode: str, world: World) -> None:
     """A number that drifted and whose registration is refused is on record with what it carries."""
     world.numbers = {number: row for number, row in world.numbers.items() if row.reason == "drifted"}
     world.prepare()
     other, none = world.numbers
     refuse = {"do": "answer", "status": 400, "method": "POST", "always": True}
     world.simulator.faults({number: [refuse] for number in world.numbers})
-    run = world.playbooks.run_tasks(each_alone(world, "task", door, **META))
+    run = world.playbooks.run_tasks(each_alone(world, "task", execution_mode, **META))
     assert all(result["outcome"] == "rejected" and result["reason"] == "drifted" for result in results(world, run, "task").values())
     assert (world.record(other)["fingerprint"], world.record(other)["state"]) == (world.keys["other"].fingerprint, "confirmed")
     assert not list(world.cache.glob(f"*{none}.json"))
 
 
 @pytest.mark.slow
+def test_force_reads_only_what_it_needs(world: World) -> None:
+    number = next(iter(world.numbers))
+    ids = {"meta_waba_ids": None, "meta_phone_number_ids": {number: 2_000_001}, "force": True}
+    run = world.playbooks.run_tasks([world.task("task", phone_number=number, **{**META, **ids})])
+    assert run.one("task")["verified"] is True and world.requests(number) == ["POST", "GET"]
+    run = world.playbooks.run_tasks([world.task("task", phone_number=number, **{**META, **ids, "read_back_required": True})])
+    assert (run.one("task")["reason"], run.one("task")["verified"]) == ("forced", True)
+    assert world.requests(number)[2:] == ["GET", "POST", "GET"]
+
+
 def test_another_run_meanwhile_counts(world: World) -> None:
     """With phone number IDs from an inventory nothing is looked up, and tasks of the same play side by side agree."""
     number = next(iter(world.numbers))
@@ -272,3 +288,50 @@ def test_another_run_meanwhile_counts(world: World) -> None:
     assert sorted(result["changed"] for result in run.by_host("task").values()) == [False, False, False, True]
     assert world.simulator.methods()["POST"] == 1
     assert "/v23.0/1001/phone_numbers" not in world.simulator.methods_by_url()
+
+
+ROLE = {"name": "Register", "ansible.builtin.include_role": {"name": "kaleyra.whatsapp.flows_encryption"}}
+REPORT = {"name": "Report", "ansible.builtin.include_role": {"name": "kaleyra.whatsapp.flows_encryption", "tasks_from": "report"}}
+
+
+@pytest.mark.parametrize("source", ["meta", "kaleyra"])
+def test_role_sends_no_registration_where_no_record_lasts(source: str, world: World) -> None:
+    """As in AWX, where a job's container vanishes; and the report finds what drifted."""
+    numbers = list(world.numbers)[:4]
+    variables = {
+        "flows_encryption_api_url": world.playbooks.api_url,
+        "flows_encryption_sid": "{{ sid }}",
+        "flows_encryption_api_key": "{{ api_key }}",
+        "flows_encryption_cache_path": str(world.cache),
+        "flows_encryption_public_key": world.keys["wanted"].public,
+        "flows_encryption_read_back": source,
+        "flows_encryption_read_back_required": source == "meta",  # Kaleyra's answer for a number without a key is not known
+        "flows_encryption_meta_api_url": f"{world.playbooks.api_url}/v23.0",
+        "flows_encryption_report_path": str(world.playbooks.folder / "report"),
+    }
+    ids = {number: str(2_000_001 + place) for place, number in enumerate(numbers)}
+    inventory = {"all": {"hosts": {number: {"ansible_connection": "local", "waba_phone_number_id": ids[number]} for number in numbers}}}
+    env = {"META_ACCESS_TOKEN": TOKEN}
+    play = {"hosts": "all", "gather_facts": False, "vars": variables}
+
+    def run(*tasks: dict[str, Any]) -> tuple[Run, dict[str, int]]:
+        before = world.simulator.methods()
+        done = world.playbooks.run([{**play, "tasks": list(tasks)}], inventory, env=env)
+        assert done.rc == 0 and TOKEN not in done.output, done.output
+        return done, {method: count - before.get(method, 0) for method, count in world.simulator.methods().items()}
+
+    assert run(ROLE)[1] == {"GET": 8, "POST": 4}
+    shutil.rmtree(world.cache)
+    done, sent = run(ROLE)
+    assert sent == {"GET": 4, "POST": 0} and done.changed() == 0
+    # Each has its record again, and one number is given another key by somebody else.
+    assert {world.record(number)["state"] for number in numbers} == {"confirmed"}
+    world.simulator.hold({numbers[0]: world.keys["other"].public})
+    assert run(REPORT)[1] == {"GET": 4, "POST": 0}
+    report = json.loads((world.playbooks.folder / "report.json").read_text())
+    assert {row["phone_number"]: row["state"] for row in report["numbers"]} == {**dict.fromkeys(numbers, "confirmed"), numbers[0]: "drifted"}
+    assert report["summary"]["drifted"] == report["summary"]["different"] == numbers[:1]
+    assert world.keys["other"].fingerprint in (world.playbooks.folder / "report.csv").read_text()
+    assert "Drifted" in (world.playbooks.folder / "report.html").read_text()
+    done, sent = run(ROLE)
+    assert sent == {"GET": 5, "POST": 1} and done.changed() == 1

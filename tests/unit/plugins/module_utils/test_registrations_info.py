@@ -432,15 +432,18 @@ def test_what_is_held_stands_beside_the_record(
     rows = [(each["state"], each["held_fingerprint"], each["held_status"], each["drifted"], each["as_expected"]) for each in told.values()]
     assert rows == [
         ("confirmed", key, "valid", False, True),
-        ("confirmed", key, "valid", True, True),
-        ("confirmed", key, "mismatch", True, False),
-        ("confirmed", None, None, True, False),
+        ("drifted", key, "valid", True, True),
+        ("drifted", key, "mismatch", True, False),
+        ("drifted", None, None, True, False),
         # What it may have carried before is not known.
         ("unconfirmed", key, "valid", False, True),
         ("absent", key, "valid", False, True),
         ("absent", None, None, None, False),
     ]
     assert result["summary"]["drifted"] == NUMBERS[1:4]
+    assert result["summary"]["by_state"] == {"confirmed": 1, "unconfirmed": 1, "unreadable": 0, "absent": 2, "drifted": 3}
+    # Whoever asks whether a number may still carry a key is answered from both.
+    assert [each["possible_fingerprints"] for each in told.values()][1:3] == [[other_key, key], [key]]
     assert result["summary"]["different"] == [NUMBERS[2], NUMBERS[3], NUMBERS[6]]
     assert "in none of the WhatsApp Business Accounts" in told[NUMBERS[6]]["read_back_msg"]
     assert [warning for warning in result["warnings"] if NUMBERS[6] in warning] == result["warnings"] != []
