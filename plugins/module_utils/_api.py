@@ -2,8 +2,6 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Private to this collection: it can change in any release.
-
 """Kaleyra's WhatsApp Flow API v2, as far as this collection uses it."""
 
 from __future__ import annotations
@@ -18,18 +16,19 @@ from ._errors import OutcomeUnknown, Rejected
 from ._http import Answer, Tls, TransportError, UntrustedCertificate, WrongCertificate, post, prepare, shown
 from ._json import parse_object
 from ._rate_limit import Alone
-from ._retry import RETRIED_STATUSES, pause_before_retry
+from ._retry import RETRIED_STATUSES, asked_pause, pause_before_retry
 
 _WHAT_TO_DO = {
     "RBC001": "Check sid and api_key, and that the account is one of the API host asked (pod or api_url).",
-    "WA-401": "Ask Kaleyra's support to open the API for this account: it needs an active WhatsApp plan and the number's WABA on API v2.",
-    "WA-400": "Check that the number is registered and its WABA is onboarded on Kaleyra's WhatsApp API v2.",
+    "WA401": "Ask Kaleyra's support to open the API for this account: it needs an active WhatsApp plan and the number's WABA on API v2.",
+    "WA400": "Check that the number is registered and its WABA is onboarded on Kaleyra's WhatsApp API v2.",
     401: "Check sid and api_key.",
     403: "Check sid and api_key, and that this address may use the API.",
     404: "Check pod or api_url.",
     407: "Check the proxy's user and password in the environment.",
     429: "The account's rate is limited: run it again later, or more slowly (max_requests_per_second for a list, fewer forks for hosts).",
 }
+_VENDOR_ADVICE = "Kaleyra advises to try again after 5, 10 and 15 minutes, then to ask its support."
 _HARMLESS = "It may or may not have been applied. Run it again, which is harmless."
 
 
@@ -84,7 +83,7 @@ class FlowsEncryptionApi:
             maybe_applied = maybe_applied or answer is None or not _is_refusal(answer)
             pause = pause_before_retry(attempt, answer, self.timeout)
             if answer and answer.status == 429:
-                self.rate_limiter.throttled(pause)
+                self.rate_limiter.throttled(asked_pause(answer, self.timeout))
             if attempt > self.retries or not (answer is None or answer.status in RETRIED_STATUSES):
                 break
             self.rate_limiter.wait(pause)
@@ -114,7 +113,7 @@ class FlowsEncryptionApi:
         data = content.get("data")
         success = (
             answer.status == 200
-            and content.get("code") == "WA-200"
+            and _code(content) == "WA200"
             and isinstance(data, dict)
             and data.get("success") is True
         )
@@ -143,6 +142,12 @@ def _form(pem: str) -> bytes:
     return urlencode({"business_public_key": pem}).encode()
 
 
+def _code(content: dict[str, t.Any]) -> str | None:
+    """The answer's code without its hyphen, as other pages of the vendor print it."""
+    code = content.get("code")
+    return code.replace("-", "") if isinstance(code, str) else None
+
+
 def _is_refusal(answer: Answer) -> bool:
     """Whether the API surely did not apply the request. 408 says only that the server gave up."""
     return 400 <= answer.status < 500 and answer.status != 408
@@ -151,7 +156,9 @@ def _is_refusal(answer: Answer) -> bool:
 def _remedy(answer: Answer, facts: dict[str, t.Any]) -> str:
     if 300 <= answer.status < 400:
         return "Check pod or api_url."
-    return _WHAT_TO_DO.get(facts["code"]) or _WHAT_TO_DO.get(answer.status) or ""
+    code = (facts["code"] or "").replace("-", "")
+    advice = _VENDOR_ADVICE if answer.status in RETRIED_STATUSES else None
+    return " ".join(filter(None, [_WHAT_TO_DO.get(code) or _WHAT_TO_DO.get(answer.status), advice]))
 
 
 def _remedy_without_answer(error: TransportError) -> str:

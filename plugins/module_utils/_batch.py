@@ -2,8 +2,6 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Private to this collection: it can change in any release.
-
 """Makes many numbers carry one public key in one task, and tells of each what came of it."""
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ import typing as t
 
 from ._errors import InvalidInput, KaleyraError, SomeFailed, require_range
 from ._http import MAX_CALLS
+from ._parent import Parent
 from ._phone_number import normalise_phone_number
 from ._rate_limit import RateLimiter
 from ._record import KnownKey, RecordFile
@@ -30,11 +29,13 @@ Result = dict[str, t.Any]
 _Job = tuple[t.Union[KnownKey, RecordFile], Result]
 
 
-def register_batch(params: t.Mapping[str, t.Any], *, check_mode: bool, progress: t.Callable[[str], None]) -> Result:
+def register_batch(params: t.Mapping[str, t.Any], *, check_mode: bool, progress: t.Callable[[str], None], parent: Parent | None = None) -> Result:
     """Bring all numbers to carry the key, and return the task's result, ``warnings`` and ``diff`` included.
 
     :param params: the module's options, None for what was not given
     :param progress: called now and then while it takes long, with a few words on how far it is
+    :param parent: when it has ended, nothing further is sent
+    :raises Cancelled: it has ended
     :raises SomeFailed: every number was tried
     :raises KaleyraError: nothing was sent for any of them
     """
@@ -43,6 +44,7 @@ def register_batch(params: t.Mapping[str, t.Any], *, check_mode: bool, progress:
     if rate is not None and not 0.001 <= rate < math.inf:
         raise InvalidInput(f"max_requests_per_second is {rate:g}, but must be 0.001 or more. Leave it out for no limit.")
     rate_limiter = RateLimiter(rate)
+    rate_limiter.parent = parent
     registration = Registration(params, rate_limiter)
     warnings: list[tuple[str, str]] = []
     results, jobs = _plan(registration, params["phone_numbers"], warnings)
@@ -50,8 +52,8 @@ def register_batch(params: t.Mapping[str, t.Any], *, check_mode: bool, progress:
         try:
             # What all of them need, once for all.
             registration.key.require_rsa_2048()
-            if not check_mode:
-                registration.api.prepare()
+            registration.api.prepare()
+            jobs[0][0].require_writable()
         except KaleyraError as exc:
             for dummy, result in jobs:
                 _fail(result, exc)

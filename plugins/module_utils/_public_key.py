@@ -2,8 +2,6 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Private to this collection: it can change in any release.
-
 """The RSA public key that a number carries."""
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ import base64
 import binascii
 import dataclasses
 import hashlib
+import math
 import re
 import typing as t
 
@@ -21,24 +20,27 @@ from ._libraries import load_cryptography
 # The PEM of an RSA-2048 key has 451 characters; the rest is room for blanks.
 MAX_CHARACTERS = 16 * 1024
 
+# No command that could overwrite a private key.
 _MAKE = (
-    "openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out private.pem && openssl pkey -in private.pem -pubout -out public.pem"
+    "Let the role kaleyra.whatsapp.flows_encryption make the key pair, or community.crypto.openssl_privatekey (size 2048) and openssl_publickey."
 )
-_FROM_PRIVATE = "openssl pkey -in private.pem -pubout -out public.pem"
-_FROM_SSH = "ssh-keygen -e -m PKCS8 -f FILE > public.pem"
-_FROM_PUTTY = "puttygen FILE -O public-openssh -o ssh.pub && ssh-keygen -e -m PKCS8 -f ssh.pub > public.pem"
-_FROM_SSH2 = "ssh-keygen -i -f FILE > ssh.pub && ssh-keygen -e -m PKCS8 -f ssh.pub > public.pem"
+_FROM_PRIVATE = "openssl pkey -in private.pem -pubout"
+_FROM_SSH = "ssh-keygen -e -m PKCS8 -f FILE"
+_FROM_PUTTY = "puttygen FILE -O public-openssh | ssh-keygen -e -m PKCS8 -f /dev/stdin"
+_FROM_SSH2 = "ssh-keygen -i -f FILE | ssh-keygen -e -m PKCS8 -f /dev/stdin"
 _BLOCK = re.compile(r"-----BEGIN PUBLIC KEY-----([A-Za-z0-9+/=\s]*)-----END PUBLIC KEY-----")
 _LABEL = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----")
 _PRIVATE = re.compile(r"PRIVATE\s*KEY|PRIVATE-", re.IGNORECASE)
+# No prime factor of a modulus may be less.
+_SMALL = 2000
 _ID_RSASSA_PSS = bytes.fromhex("06092a864886f70d01010a")
 
 # Label of the PEM block -> what it is, and the command that gives the public key.
 _OTHER_BLOCKS = {
-    "RSA PUBLIC KEY": ("an RSA public key in PKCS#1", "openssl rsa -RSAPublicKey_in -in FILE -pubout -out public.pem"),
-    "CERTIFICATE": ("a certificate", "openssl x509 -in FILE -noout -pubkey > public.pem"),
-    "TRUSTED CERTIFICATE": ("a certificate", "openssl x509 -in FILE -noout -pubkey > public.pem"),
-    "CERTIFICATE REQUEST": ("a certificate request", "openssl req -in FILE -noout -pubkey > public.pem"),
+    "RSA PUBLIC KEY": ("an RSA public key in PKCS#1", "openssl rsa -RSAPublicKey_in -in FILE -pubout"),
+    "CERTIFICATE": ("a certificate", "openssl x509 -in FILE -noout -pubkey"),
+    "TRUSTED CERTIFICATE": ("a certificate", "openssl x509 -in FILE -noout -pubkey"),
+    "CERTIFICATE REQUEST": ("a certificate request", "openssl req -in FILE -noout -pubkey"),
     "EC PARAMETERS": ("parameters of an elliptic curve", _MAKE),
 }
 
@@ -74,7 +76,7 @@ class PublicKey:
         """
         found = self._found()
         if found:
-            raise InvalidInput(f"The public key is {found}, but the API takes RSA with 2048 bits alone. Make one: {_MAKE}")
+            raise InvalidInput(f"The public key is {found}, but the API takes RSA with 2048 bits alone. {_MAKE}")
 
     def _found(self) -> str | None:
         serialization, unsupported = load_cryptography()
@@ -91,7 +93,10 @@ class PublicKey:
             return "of the kind RSA-PSS"
         if not same:
             return "not in DER, or followed by something else"
-        return None if key.key_size == 2048 else f"RSA with {key.key_size} bits"
+        if key.key_size != 2048:
+            return f"RSA with {key.key_size} bits"
+        numbers = key.public_numbers()
+        return _weakness(numbers.n, numbers.e)
 
     def _is_private(self, serialization: t.Any) -> bool:
         try:
@@ -102,18 +107,36 @@ class PublicKey:
             return False
 
 
+def _weakness(modulus: int, exponent: int) -> str | None:
+    """Say what makes an RSA key worthless, as far as cheap arithmetic can tell."""
+    if modulus & (modulus - 1) == 0:
+        return "RSA with a power of two as its modulus, which anybody can factor"
+    if modulus % 2 == 0:
+        return "RSA with an even modulus, which anybody can factor"
+    if exponent % 2 == 0 or not 3 <= exponent < 2**256:
+        return "RSA with an exponent that none can have (odd, from 3 to 2^256)"
+    if math.isqrt(modulus) ** 2 == modulus:
+        return "RSA with a square as its modulus, which anybody can factor"
+    common = math.gcd(modulus, math.prod(range(3, _SMALL, 2)))
+    if common != 1:
+        factor = next(each for each in range(3, _SMALL, 2) if common % each == 0)
+        return f"RSA with a modulus that {factor} divides, so it is no product of two large primes"
+    return None
+
+
 def parse_public_key(text: str) -> PublicKey:
     """Read a PEM, mending what forms and shells do to it: CRLF, newlines at the ends, literal ``\\n``.
 
     :raises InvalidInput: naming what was found and the command that gives the right thing; the text itself is never repeated
     """
     if len(text) > MAX_CHARACTERS:
-        raise InvalidInput(f"The public key has more than {MAX_CHARACTERS} characters, one for RSA-2048 has 451. Make one: {_MAKE}")
+        raise InvalidInput(f"The public key has more than {MAX_CHARACTERS} characters, one for RSA-2048 has 451. {_MAKE}")
     text = text.lstrip("\ufeff").replace("\\r", "").replace("\\n", "\n").replace("\r", "\n").strip()
     block = _BLOCK.fullmatch(text)
     if not block:
         found, command = _what_is(text)
-        raise InvalidInput(f"Instead of one public key (BEGIN PUBLIC KEY) there is {found}. This gives the right thing: {command}")
+        remedy = command if command == _MAKE else f"This prints the right thing: {command}"
+        raise InvalidInput(f"Instead of one public key (BEGIN PUBLIC KEY) there is {found}. {remedy}")
     try:
         return PublicKey(base64.b64decode("".join(block.group(1).split()), validate=True))
     except binascii.Error:
@@ -160,11 +183,11 @@ def read_public_key(path: str) -> PublicKey:
     except UnicodeDecodeError:
         raise InvalidInput(
             f"business_public_key_path {path} holds bytes that are no text. "
-            "If it is a public key in DER, this gives the right thing: openssl pkey -pubin -inform DER -in FILE -out public.pem"
+            "If it is a public key in DER, this prints the right thing: openssl pkey -pubin -inform DER -in FILE"
         ) from None
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
         cause = getattr(exc, "strerror", exc)
-        raise InvalidInput(f"business_public_key_path {path} cannot be read: {cause}. Give the path of a public key: {_MAKE}") from exc
+        raise InvalidInput(f"business_public_key_path {path} cannot be read: {cause}. Give the path of a public key. {_MAKE}") from exc
 
 
 def public_key_of(params: t.Mapping[str, t.Any]) -> PublicKey:

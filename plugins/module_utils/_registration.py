@@ -2,8 +2,6 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Private to this collection: it can change in any release.
-
 """Makes one number carry one public key: what is to be done, and doing it."""
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ from ._account import make_account
 from ._api import FlowsEncryptionApi
 from ._errors import KaleyraError, RecordError, require_range
 from ._http import MAX_TIMEOUT, Tls
+from ._parent import Parent
 from ._phone_number import normalise_phone_number
 from ._public_key import normalise_fingerprint, public_key_of
 from ._rate_limit import Alone
@@ -118,13 +117,15 @@ class Registration:
             return warnings
 
 
-def register(params: t.Mapping[str, t.Any], *, check_mode: bool) -> dict[str, t.Any]:
+def register(params: t.Mapping[str, t.Any], *, check_mode: bool, parent: Parent | None = None) -> dict[str, t.Any]:
     """Bring the number to carry the key, and return the task's result, ``warnings`` and ``diff`` included.
 
     :param params: the module's options, None for what was not given
     :raises KaleyraError: with the result's facts in ``details``
     """
-    registration = Registration(params)
+    alone = Alone()
+    alone.parent = parent
+    registration = Registration(params, alone)
     phone_number = normalise_phone_number(params["phone_number"])
     known = registration.known(phone_number)
     plan = registration.plan(known)
@@ -133,6 +134,8 @@ def register(params: t.Mapping[str, t.Any], *, check_mode: bool) -> dict[str, t.
     try:
         if plan.changed:
             registration.key.require_rsa_2048()
+            registration.api.prepare()
+            known.require_writable()
         if plan.changed and not check_mode:
             warnings = registration.apply(known, result)
     except KaleyraError as exc:

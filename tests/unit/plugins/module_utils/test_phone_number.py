@@ -44,6 +44,7 @@ def test_ways_to_write_a_number_are_forgiven(text: str) -> None:
         pytest.param("+39 06 1234567", "+39061234567", id="italian-zero-belongs-to-the-number"),
         pytest.param("+1 (415) 555-0120", "+14155550120", id="zero-at-the-end"),
         pytest.param("+1 415.555.0", "+14155550", id="dot-before-a-last-zero-among-other-dots"),
+        pytest.param("919876543210.0", "+919876543210", id="float-of-yaml"),
     ],
 )
 def test_numbers_that_look_odd_but_are_right(text: str, expected: str) -> None:
@@ -67,10 +68,11 @@ def test_numbers_that_look_odd_but_are_right(text: str, expected: str) -> None:
         pytest.param("+44(0)2079460958", id="trunk-zero-without-blanks"),
         pytest.param("+44 [0] 20 7946 0958", id="trunk-zero-in-square-brackets"),
         pytest.param("+44 ( 0 ) 20 7946 0958", id="trunk-zero-with-blanks-inside"),
-        pytest.param("919876543210.0", id="decimal-number"),
-        pytest.param(" 919876543210.0\n", id="decimal-number-with-blanks"),
+        pytest.param("919876543210.00", id="decimal-number"),
+        pytest.param("91 9876543210.0", id="decimal-number-with-blanks"),
         # "+{{ number }}" where the number came from a spreadsheet: without its dot it is another number.
-        pytest.param("+919876543210.0", id="decimal-number-after-a-plus"),
+        pytest.param("+919876543210.50", id="decimal-number-after-a-plus"),
+        pytest.param("+44 (020) 7946 0958", id="trunk-zero-with-area-code"),
         pytest.param("9.19e+11", id="exponent"),
         pytest.param("9.19876543210e+11", id="exponent-with-all-digits"),
         pytest.param("+290123", id="too-short"),

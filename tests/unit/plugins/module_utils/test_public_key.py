@@ -16,11 +16,13 @@ import pytest
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import InvalidInput
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._public_key import (
     PublicKey,
+    _weakness,
     normalise_fingerprint,
     parse_public_key,
     read_public_key,
 )
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,13 +49,13 @@ def _refusal(text: str) -> str:
 
 
 def _run_the_named_command(message: str, file: Path) -> PublicKey:
-    """Do what the message tells, in the file's folder, and read what came of it."""
-    command = re.search(r"(?:openssl|ssh-keygen) .*public\.pem", message)
-    assert command, message
-    subprocess.run(
-        ["sh", "-c", command[0].replace("FILE", file.name)], cwd=file.parent, check=True, capture_output=True, stdin=subprocess.DEVNULL
+    """Do what the message tells, in the file's folder, and read what is printed. No command writes, so none can overwrite a key."""
+    command = re.search(r"prints the right thing: ((?:openssl|ssh-keygen|puttygen) .*)$", message)
+    assert command and not re.search(r"> | -out |-o ", command[1]), message
+    done = subprocess.run(
+        ["sh", "-c", command[1].replace("FILE", file.name)], cwd=file.parent, check=True, capture_output=True, stdin=subprocess.DEVNULL, text=True
     )
-    key = read_public_key(str(file.parent / "public.pem"))
+    key = parse_public_key(done.stdout)
     key.require_rsa_2048()
     return key
 
@@ -139,10 +141,6 @@ def test_another_kind_of_key_is_read_but_refused_before_it_is_sent(kind: str, fo
     message = _refusal(public_pem(kind))
     assert f"The public key is {found}" in message
     assert "RSA with 2048 bits" in message
-
-
-def test_the_command_for_a_new_key_pair_gives_one_that_is_taken(tmp_path: Path, public_pem: Pem) -> None:
-    _run_the_named_command(_refusal(public_pem("ec")), tmp_path / "unused")
 
 
 @pytest.mark.parametrize(
@@ -589,3 +587,35 @@ def test_what_is_no_fingerprint_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="^known_fingerprint .* is no SHA-256 fingerprint: 64 hex digits") as caught:
         normalise_fingerprint(text)
     assert len(str(caught.value)) < 500
+
+
+# Of 2048 bits.
+_ODD = 2**2047 + 12345
+
+
+@pytest.mark.parametrize(
+    ("modulus", "exponent", "found"),
+    [
+        pytest.param(2**2047, 65537, "power of two", id="power-of-two"),
+        pytest.param(2**2047 + 2, 65537, "even modulus", id="even"),
+        pytest.param((2**1023 + 2**1022 + 1) ** 2, 65537, "square", id="square"),
+        pytest.param(1999 * (2**2037 + 1), 65537, "divides", id="small-factor"),
+    ],
+)
+def test_a_worthless_rsa_key_is_refused(modulus: int, exponent: int, found: str) -> None:
+    assert modulus.bit_length() == 2048
+    weakness = _weakness(modulus, exponent)
+    assert weakness and found in weakness
+
+
+@pytest.mark.parametrize("exponent", [1, 2, 65536, 2**256 + 1])
+def test_an_exponent_that_no_key_has_is_refused(exponent: int) -> None:
+    weakness = _weakness(_ODD, exponent)
+    assert weakness and "exponent" in weakness
+
+
+def test_a_modulus_of_no_use_never_leaves_as_a_key(public_pem: Pem) -> None:
+    """As a whole key, however it is read."""
+    numbers = rsa.RSAPublicNumbers(65537, (2**1023 + 2**1022 + 1) ** 2)
+    pem = numbers.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    assert "square" in _refusal(pem)
