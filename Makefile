@@ -36,6 +36,10 @@ help:  ## Say what can be made
 .PHONY: setup
 setup: $(READY)  ## Install in .cache what tests and demo need, from the package index
 
+.PHONY: tools
+tools: $(READY)  ## Install what the targets for gates, fuzz, docs, awx and browser need, which each does by itself, too
+	@$(INSTALL) dev/gates/requirements.txt --requirement dev/fuzz_requirements.txt --requirement docs/docsite/requirements.txt
+
 .PHONY: demo
 demo: $(READY)  ## Register the numbers of an example inventory with the simulator, and show what happened
 	@python -m dev.demo

@@ -218,7 +218,6 @@ def hosts_and_loops(bench: Bench, options: argparse.Namespace) -> list[Row]:
 def fleets(bench: Bench, public_key: str, options: argparse.Namespace) -> list[Row]:
     count, rounds = options.numbers, options.rounds
     fleet = ListBench(bench.folder, bench.simulator, public_key)
-    converged, reading = fleet.converged(count, rounds)
     registering, pool = fleet.registering(1000, rounds)
     with Simulator({SID: API_KEY}, latency=0.1) as slow:
         late = ListBench(bench.folder / "late", slow, public_key)
@@ -235,8 +234,6 @@ def fleets(bench: Bench, public_key: str, options: argparse.Namespace) -> list[R
         bench.run("many", "many")
     task = bench.net("many on many", "nobody on many")
     return [
-        row(f"{count} records read bare (open, read, close)", reading),
-        row(f"one list of {count}: converged, to reading bare", converged, converged / reading, most=3),
         row(f"one list of {count}: converged, Ansible's own work with the list included", task, task, most=3),
         row("1,000 requests by a bare pool of 8 with `requests`", pool),
         row("one list of 1,000: registering, the bare pool to it", registering, pool / registering, least=0.7),
@@ -251,7 +248,7 @@ def growth(bench: Bench, public_key: str, rounds: int) -> None:
     for count in (100, 1000, 10_000, 100_000):
         figures = [fleet.foreseeing(count, rounds)]
         if count <= 10_000:
-            figures += [fleet.converged(count, rounds)[0], fleet.registering(count, 1)[0]]
+            figures += [fleet.converged(count, rounds), fleet.registering(count, 1)[0]]
         cells = [f"{seconds / count * 1e6:.0f} µs" for seconds in figures] + ["–"] * (3 - len(figures))
         print(f"| {count:,} | {' | '.join(cells)} |", flush=True)
 

@@ -1,12 +1,11 @@
 # Copyright (c) kaleyra.whatsapp contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the core costs for many numbers in one task, against the least that can be done: reading files, and a bare pool of requests."""
+"""What the core costs for many numbers in one task, against a bare pool of requests."""
 
 from __future__ import annotations
 
 import itertools
-import os
 import pathlib
 import queue
 import statistics
@@ -76,23 +75,11 @@ class ListBench:
             worker.join()
         return time.perf_counter() - start
 
-    @staticmethod
-    def bare_reading(cache: pathlib.Path) -> float:
-        """Seconds for opening, reading and closing all records, by system calls."""
-        paths = [str(path) for path in cache.glob("*.json")]
-        start = time.perf_counter()
-        for path in paths:
-            file = os.open(path, os.O_RDONLY)
-            os.read(file, 4096)
-            os.close(file)
-        return time.perf_counter() - start
-
-    def converged(self, count: int, rounds: int) -> tuple[float, float]:
-        """Median seconds of an unchanged run, and of reading its records bare."""
+    def converged(self, count: int, rounds: int) -> float:
+        """Median seconds of an unchanged run."""
         cache, numbers = self.new_cache(), numbers_of(count)
         self.run(numbers, cache)
-        runs = [(self.run(numbers, cache), self.bare_reading(cache)) for dummy in range(rounds)]
-        return statistics.median(run for run, dummy in runs), statistics.median(bare for dummy, bare in runs)
+        return statistics.median(self.run(numbers, cache) for dummy in range(rounds))
 
     def registering(self, count: int, rounds: int, threads: int = 8) -> tuple[float, float]:
         """Median seconds of registering, and of a bare pool of the same size."""

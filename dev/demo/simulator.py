@@ -35,14 +35,14 @@ Each request is shown below. Start over: make simulator-reset.
 def main() -> int:
     ((sid, api_key),) = ACCOUNTS["in"].items()
     url = f"http://127.0.0.1:{choose_port(FOLDER, 'simulator')}"
-    account = f'flows_encryption_pod: ""\nflows_encryption_api_url: {url}\nflows_encryption_sid: {sid}\nflows_encryption_api_key: {api_key}\n'
+    account = f"flows_encryption_api_url: {url}\nflows_encryption_sid: {sid}\nflows_encryption_api_key: {api_key}\n"
     ACCOUNT.write_text(account)
     accounts = FOLDER / "accounts.json"
     accounts.write_text(json.dumps(ACCOUNTS["in"]))
     indented = "".join(f"  {line}\n" for line in account.splitlines())
     print(HOW_TO.format(url=url, file=ACCOUNT, account=indented, checkout=CHECKOUT), flush=True)
-    command = [sys.executable, "-m", "support.simulator", "--log", "--accounts", accounts, "--port", url.rpartition(":")[2]]
-    process = subprocess.Popen([*command, "--state-file", FOLDER / "registrations.json"], stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "support.simulator", "--log", "--accounts", str(accounts), "--port", url.rpartition(":")[2]]
+    process = subprocess.Popen([*command, "--state-file", str(FOLDER / "registrations.json")], stdout=subprocess.DEVNULL)
     while True:
         try:
             return process.wait()

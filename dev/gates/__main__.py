@@ -4,7 +4,7 @@
 
 """Run the tools that look at the collection without running it, side by side, and say in a table what came of each.
 
-``python -m dev.gates`` runs all, ``python -m gates ruff mypy`` those named. What each said is kept below ``.cache/gates``, and shown
+``python -m dev.gates`` runs all, ``python -m dev.gates ruff mypy`` those named. What each said is kept below ``.cache/gates``, and shown
 where it is bad news. Ends with 1 if one did not pass.
 """
 
@@ -103,7 +103,7 @@ GATES = {
     "mypy": Gate(["mypy"], good=r"^Success: no issues found in \d\d+ source files"),
     "reuse": Gate(["reuse lint"]),
     "ruff": Gate(["ruff check"]),
-    "shellcheck": Gate(["shellcheck .ci/run dev/matrix/*.sh"]),
+    "shellcheck": Gate(["shellcheck .ci/run dev/*.sh dev/matrix/*.sh"]),
     "workflows": Gate(
         [
             "zizmor --offline --no-progress --strict-collection --persona pedantic .github",

@@ -137,7 +137,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         value = self.get_option(name)
         if not is_in_file:
             return value
-        self.templar.available_variables = self._vars
+        self.templar.available_variables = self._vars or {}
         return self.templar.template(value)
 
     def _hosts(self, options: dict[str, t.Any], cache_key: str, *, use_cache: bool) -> dict[str, dict[str, t.Any]]:

@@ -16,7 +16,7 @@ from ._parent import Parent
 from ._phone_number import normalise_phone_number
 from ._rate_limit import RateLimiter
 from ._record import KnownKey, RecordFile
-from ._registration import Registration, state_after, state_before
+from ._registration import Registration, add_plan, state_after, state_before
 from ._threads import for_each_in_threads
 
 # Seconds between two words on how far it is.
@@ -47,23 +47,29 @@ def register_batch(params: t.Mapping[str, t.Any], *, check_mode: bool, progress:
     rate_limiter.parent = parent
     registration = Registration(params, rate_limiter)
     warnings: list[tuple[str, str]] = []
-    results, jobs = _plan(registration, params["phone_numbers"], warnings)
+    results, jobs = _list_numbers(registration, params["phone_numbers"])
+    looked_up = 0
+    if not registration.read_back:
+        jobs = _plan(registration, jobs, warnings)
     if jobs:
         try:
             # What all of them need, once for all.
             registration.key.require_rsa_2048()
             registration.api.prepare()
-            jobs[0][0].require_writable()
+            if registration.read_back:
+                looked_up = registration.read_back.prepare([result["phone_number"] for dummy, result in jobs])
+            else:
+                jobs[0][0].require_writable()
         except KaleyraError as exc:
             for dummy, result in jobs:
                 _fail(result, exc)
         else:
-            if not check_mode:
-                _apply(registration, jobs, concurrency, rate_limiter, warnings, progress)
+            if registration.read_back or not check_mode:
+                _apply(registration, jobs, concurrency, rate_limiter, warnings, progress, check_mode)
     outcome = {
         "changed": any(result["changed"] for result in results),
         "fingerprint": registration.fingerprint,
-        "attempts": sum(result["attempts"] for result in results),
+        "attempts": looked_up + sum(result["attempts"] for result in results),
         "numbers": results,
         "warnings": _summed_up(warnings),
     }
@@ -80,29 +86,33 @@ def register_batch(params: t.Mapping[str, t.Any], *, check_mode: bool, progress:
     }
 
 
-def _plan(
-    registration: Registration, phone_numbers: t.Sequence[str], warnings: list[tuple[str, str]]
-) -> tuple[list[Result], list[_Job]]:
-    """Return the result of each number as things stand, and what is to be done. Without threads: reading is all there is to do."""
+def _list_numbers(registration: Registration, phone_numbers: t.Sequence[str]) -> tuple[list[Result], list[_Job]]:
+    """Return the result of each number, each once, and what is to be looked at."""
     results: dict[str, Result] = {}
     jobs: list[_Job] = []
     for text in phone_numbers:
         try:
             phone_number = normalise_phone_number(text)
         except InvalidInput as exc:
-            nothing = {"phone_number": text, "fingerprint": registration.fingerprint, "previous_fingerprint": None, "reason": None, "attempts": 0}
-            _fail(results.setdefault(text, nothing), exc)
+            _fail(results.setdefault(text, registration.initial_result(text)), exc)
             continue
-        if phone_number in results:
-            continue
-        known = registration.known(phone_number)
-        plan = registration.plan(known)
-        results[phone_number] = result = registration.initial_result(plan, phone_number)
-        if plan.warning:
-            warnings.append((phone_number, plan.warning))
-        if plan.changed:
-            jobs.append((known, result))
+        if phone_number not in results:
+            results[phone_number] = registration.initial_result(phone_number)
+            jobs.append((registration.known(phone_number), results[phone_number]))
     return list(results.values()), jobs
+
+
+def _plan(registration: Registration, jobs: list[_Job], warnings: list[tuple[str, str]]) -> list[_Job]:
+    """Add to each result what is to be done as things stand, and return what is. Without threads: reading files is all there is to do."""
+    to_do = []
+    for known, result in jobs:
+        plan = registration.plan(known)
+        add_plan(result, plan)
+        if plan.warning:
+            warnings.append((result["phone_number"], plan.warning))
+        if plan.changed:
+            to_do.append((known, result))
+    return to_do
 
 
 def _apply(
@@ -112,13 +122,14 @@ def _apply(
     rate_limiter: RateLimiter,
     warnings: list[tuple[str, str]],
     progress: t.Callable[[str], None],
+    check_mode: bool,
 ) -> None:
     planned = set(warnings)
 
     def apply(job: _Job) -> None:
         known, result = job
         try:
-            told = registration.apply(known, result)
+            told = registration.bring_about(known, result, check_mode=check_mode)
         except KaleyraError as exc:
             _fail(result, exc)
         else:

@@ -39,6 +39,10 @@ class KeyPairError(KaleyraError):
     """A file of the key pair is missing, cannot be read, or is not what the plan was made from; it was not changed."""
 
 
+class KeyNotRead(KaleyraError):
+    """The key that a number carries could not be read; nothing was registered."""
+
+
 class VerificationFailed(KaleyraError):
     """The Flow endpoint did not answer as one that holds the private key; ``cause`` says in one word why."""
 

@@ -21,6 +21,15 @@ from ._rate_limit import Cancelled
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
+
+def from_environment(name: str) -> str:
+    """A fallback for an option; an empty variable, as credential forms inject it, is none."""
+    value = os.environ.get(name)
+    if not value:
+        raise AnsibleFallbackNotFound
+    return value
+
+
 PUBLIC_KEY_OPTIONS: dict[str, t.Any] = {
     "business_public_key": {"type": "str", "no_log": False},
     "business_public_key_path": {"type": "path", "no_log": False},
@@ -32,6 +41,14 @@ PUBLIC_KEY_RULES: dict[str, t.Any] = {
 TLS_OPTIONS: dict[str, t.Any] = {
     "validate_certs": {"type": "bool", "default": True},
     "ca_path": {"type": "path"},
+}
+READ_BACK_OPTIONS: dict[str, t.Any] = {
+    "read_back": {"type": "str", "choices": ["none", "meta", "kaleyra"], "default": "none"},
+    "read_back_required": {"type": "bool", "default": False},
+    "meta_access_token": {"type": "str", "no_log": True, "fallback": (from_environment, ["META_ACCESS_TOKEN"])},
+    "meta_waba_ids": {"type": "list", "elements": "str"},
+    "meta_phone_number_ids": {"type": "dict"},
+    "meta_api_url": {"type": "str", "default": "https://graph.facebook.com/v23.0"},
 }
 
 
@@ -84,14 +101,6 @@ class ModuleSpec:
         if result.get("failed"):
             module.fail_json(**result)
         module.exit_json(**result)
-
-
-def from_environment(name: str) -> str:
-    """A fallback for an option; an empty variable, as credential forms inject it, is none."""
-    value = os.environ.get(name)
-    if not value:
-        raise AnsibleFallbackNotFound
-    return value
 
 
 def without_empty(arguments: t.Mapping[str, t.Any]) -> dict[str, t.Any]:

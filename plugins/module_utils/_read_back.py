@@ -106,10 +106,11 @@ class MetaReadBack:
         return self._api.held_key(places[0][1])
 
 
-def make_read_back(params: t.Mapping[str, t.Any], account: Account, rate_limiter: Alone) -> ReadBack | None:
+def make_read_back(params: t.Mapping[str, t.Any], account: Account | None, rate_limiter: Alone) -> ReadBack | None:
     """Return the source that the options name, None for none.
 
     :param params: the module's options, None for what was not given
+    :param account: needed for ``kaleyra`` alone
     :raises InvalidInput: an option cannot be used
     """
     source = params["read_back"]
@@ -119,6 +120,7 @@ def make_read_back(params: t.Mapping[str, t.Any], account: Account, rate_limiter
         return None
     reader = Reader(params["timeout"], params["retries"], Tls(params["validate_certs"], params["ca_path"]), rate_limiter)
     if source == "kaleyra":
+        assert account
         return KaleyraReadBack(account, reader)
     if not params["meta_access_token"]:
         raise InvalidInput("read_back=meta needs meta_access_token (or META_ACCESS_TOKEN in the environment).")

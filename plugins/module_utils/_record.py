@@ -87,6 +87,12 @@ class KnownKey:
     def exclusive(self, timeout: float) -> t.ContextManager[None]:
         return contextlib.nullcontext()
 
+    def is_correct(self, fingerprint: str | None) -> bool:
+        return True
+
+    def correct(self, fingerprint: str | None) -> None:
+        pass
+
     def registering(self, fingerprint: str) -> t.ContextManager[None]:
         return contextlib.nullcontext()
 
@@ -181,6 +187,29 @@ class RecordFile:
             raise
         with self._naming_cache_path():
             self._write(self._dump(Record(fingerprint, True)))
+
+    def is_correct(self, fingerprint: str | None) -> bool:
+        """Whether the record says what the number is seen to carry, None for no key."""
+        try:
+            record = self.read()
+        except InvalidRecord:
+            return False
+        return fingerprint is None if record is None else record.confirmed and record.fingerprint == fingerprint
+
+    def correct(self, fingerprint: str | None) -> None:
+        """Make the record say what the number is seen to carry, None for no key. Under :meth:`exclusive`.
+
+        :raises RecordError: the folder cannot be written
+        """
+        if self.is_correct(fingerprint):
+            return
+        with self._naming_cache_path():
+            if fingerprint is not None:
+                self._write(self._dump(Record(fingerprint, True)))
+            elif os.path.isdir(self._path) and not os.path.islink(self._path):
+                os.rmdir(self._path)
+            else:
+                os.unlink(self._path)
 
     def _content(self) -> bytes | None:
         try:

@@ -2,59 +2,171 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which number carries which key, as far as the records tell."""
+"""Which number carries which key, as far as the records tell, and what is read back."""
 
 from __future__ import annotations
 
 import collections
 import datetime
+import os
 import typing as t
 
-from ._account import PODS, normalise_api_url
+from ._account import PODS, make_account, normalise_api_url
+from ._errors import InvalidInput, SomeFailed, require_range
+from ._held_key import HeldKey
+from ._http import MAX_CALLS, MAX_TIMEOUT
 from ._phone_number import normalise_phone_number
 from ._public_key import normalise_fingerprint, public_key_of
-from ._record import InvalidRecord, RecordFile, record_files
+from ._rate_limit import RateLimiter
+from ._read_back import ReadBack, make_read_back
+from ._record import InvalidRecord, Record, RecordFile, record_files
+from ._threads import for_each_in_threads
 
-STATES = ("confirmed", "unconfirmed", "unreadable", "absent")
+# The last one by what is read back alone.
+STATES = ("confirmed", "unconfirmed", "unreadable", "absent", "drifted")
 
 
 def read_registrations(params: t.Mapping[str, t.Any], *, check_mode: bool) -> dict[str, t.Any]:
-    """Read the records, and return the task's result. Nothing is written or sent, in check mode and otherwise.
+    """Read the records, and return the task's result. Nothing is written, and nothing sent but the GET requests of ``read_back``.
 
     :param params: the module's options, None for what was not given
+    :raises SomeFailed: with ``read_back_required``, the key of a number could not be read
     :raises KaleyraError: an option cannot be used, or the folder cannot be read
     """
+    rate_limiter = RateLimiter(params["max_requests_per_second"])
+    source = _read_back(params, rate_limiter)
     wanted = {normalise_phone_number(number) for number in params["phone_numbers"] or () if number}
     filters = {"api": _api(params["pod"], params["api_url"]), "sid": params["sid"]}
     filters = {name: value for name, value in filters.items() if value}
     expected = _expected_fingerprint(params)
     now = datetime.datetime.now(datetime.timezone.utc)
     numbers = []
+    records: dict[int, Record | None] = {}
     for file in record_files(params["cache_path"]):
         identity = file.identity
         if (wanted and identity["phone_number"] not in wanted) or any(identity[name] != value for name, value in filters.items()):
             continue
         found = _read(file, now)
         if found:
-            numbers.append({**identity, **found})
+            record, facts = found
+            numbers.append({**identity, **facts})
+            records[id(numbers[-1])] = record
     for number in wanted.difference(each["phone_number"] for each in numbers):
         numbers.append({"api": None, "sid": None, **filters, "phone_number": number, **_facts("absent")})
+    held = _read_held(source, [each["phone_number"] for each in numbers], params["concurrency"], rate_limiter) if source else {}
     for each in numbers:
-        each["as_expected"] = None if expected is None else each["state"] == "confirmed" and each["fingerprint"] == expected
+        if source:
+            each.update(_held_facts(each, records.get(id(each)), held[each["phone_number"]]))
+        each["as_expected"] = _is_as_expected(each, expected, held.get(each["phone_number"]))
     numbers.sort(key=lambda each: (each["phone_number"], each["api"] or "", each["sid"] or ""))
-    return {"changed": False, "fingerprint": expected, "numbers": numbers, "summary": _summary(numbers, expected)}
+    result: dict[str, t.Any] = {"changed": False, "fingerprint": expected, "numbers": numbers, "summary": _summary(numbers, expected)}
+    if source:
+        result["summary"]["drifted"] = list(dict.fromkeys(each["phone_number"] for each in numbers if each["drifted"]))
+    unknown = {number: each.unknown for number, each in held.items() if each.unknown}
+    if unknown and params["read_back_required"]:
+        number, cause = next(iter(unknown.items()))
+        raise SomeFailed(
+            f"The key of {len(unknown)} of {len(held)} numbers could not be read (read_back_required). {number}: {cause} "
+            "Each number's cause is in numbers.",
+            **result,
+        )
+    return {**result, "warnings": _warnings(unknown)}
 
 
-def _read(file: RecordFile, now: datetime.datetime) -> dict[str, t.Any] | None:
-    """Return the facts of a record, or None if it has gone meanwhile."""
+def _read_back(params: t.Mapping[str, t.Any], rate_limiter: RateLimiter) -> ReadBack | None:
+    """Return the source of the options, those of kaleyra_flows_encryption filled in."""
+    given = {
+        **params,
+        "timeout": 30 if params["timeout"] is None else params["timeout"],
+        "retries": 3 if params["retries"] is None else params["retries"],
+        "validate_certs": params["validate_certs"] is not False,
+    }
+    require_range("timeout", given["timeout"], 1, MAX_TIMEOUT)
+    require_range("retries", given["retries"], 0, 1000)
+    require_range("concurrency", given["concurrency"], 1, MAX_CALLS)
+    account = None
+    if params["read_back"] == "kaleyra":
+        api_key = params["api_key"] or os.environ.get("KALEYRA_API_KEY")
+        if not (params["pod"] or params["api_url"]) or not params["sid"] or not api_key:
+            raise InvalidInput("read_back=kaleyra needs the account: pod or api_url, sid, and api_key (or KALEYRA_API_KEY in the environment).")
+        account = make_account(params["pod"], params["api_url"], params["sid"], api_key)
+    return make_read_back(given, account, rate_limiter)
+
+
+def _read_held(source: ReadBack, phone_numbers: t.Iterable[str], concurrency: int, rate_limiter: RateLimiter) -> dict[str, HeldKey]:
+    """Return what each number carries. Of one that the source does not know, it cannot be told."""
+    held: dict[str, HeldKey] = {}
+    numbers = list(dict.fromkeys(phone_numbers))
+
+    def read(number: str) -> None:
+        try:
+            held[number] = source.read(number)[0]
+        except InvalidInput as exc:
+            held[number] = HeldKey(unknown=str(exc))
+
+    if numbers:
+        source.prepare(numbers)
+        for_each_in_threads(numbers, read, threads=concurrency, rate_limiter=rate_limiter, tick=lambda number: None)
+    return held
+
+
+def _held_facts(number: t.Mapping[str, t.Any], record: Record | None, held: HeldKey) -> dict[str, t.Any]:
+    """What reading back adds to the facts of a number, or makes of them."""
+    drifted = has_drifted(record, held)
+    possible = number["possible_fingerprints"]
+    if held.fingerprint and possible is not None and held.fingerprint not in possible:
+        possible = [*possible, held.fingerprint]
+    return {
+        "state": "drifted" if drifted else number["state"],
+        "possible_fingerprints": possible,
+        "held_fingerprint": held.fingerprint,
+        "held_status": held.status,
+        "drifted": drifted,
+        "read_back_msg": held.unknown,
+    }
+
+
+def has_drifted(record: Record | None, held: HeldKey) -> bool | None:
+    """Whether the number is seen not to carry what is on record, or not to carry it well; None where it cannot be told."""
+    if held.unknown:
+        return None
+    if held.status == "mismatch":
+        return True
+    if record is None:
+        return False
+    return held.fingerprint is None or not record.may_carry(held.fingerprint)
+
+
+def _is_as_expected(number: t.Mapping[str, t.Any], expected: str | None, held: HeldKey | None) -> bool | None:
+    """Whether the number surely carries the expected key: what is read back counts, else the record."""
+    if expected is None:
+        return None
+    if held and not held.unknown:
+        return held.carries(expected)
+    return bool(number["state"] == "confirmed" and number["fingerprint"] == expected)
+
+
+def _warnings(unknown: t.Mapping[str, str | None]) -> list[str]:
+    """One warning for all numbers that share a cause."""
+    by_cause: dict[str, list[str]] = {}
+    for number, cause in unknown.items():
+        by_cause.setdefault((cause or "").replace(number, "the number"), []).append(number)
+    return [
+        f"{numbers[0]}{f' and {len(numbers) - 1} more' if len(numbers) > 1 else ''}: the record counts, as the key could not be read: {cause}"
+        for cause, numbers in by_cause.items()
+    ]
+
+
+def _read(file: RecordFile, now: datetime.datetime) -> tuple[Record | None, dict[str, t.Any]] | None:
+    """Return a record, None if it is unreadable, and its facts; or None if it has gone meanwhile."""
     try:
         record = file.read()
     except InvalidRecord as exc:
-        return _facts("unreadable", msg=f"The record {file.path} (cache_path) is ignored: {exc}.")
+        return None, _facts("unreadable", msg=f"The record {file.path} (cache_path) is ignored: {exc}.")
     if record is None:
         return None
     since = record.since or now
-    return _facts(
+    return record, _facts(
         "confirmed" if record.confirmed else "unconfirmed",
         fingerprint=record.fingerprint,
         possible_fingerprints=None if record.possible_fingerprints is None else list(record.possible_fingerprints),
@@ -75,7 +187,7 @@ def _summary(numbers: list[dict[str, t.Any]], expected: str | None) -> dict[str,
     different = dict.fromkeys(each["phone_number"] for each in numbers if each["as_expected"] is False)
     return {
         "numbers": len(numbers),
-        "by_state": {state: by_state[state] for state in STATES},
+        "by_state": {state: by_state[state] for state in STATES if state != "drifted" or any("drifted" in each for each in numbers)},
         "by_fingerprint": dict(sorted(by_fingerprint.items(), key=lambda item: (-item[1], item[0]))),
         "different": None if expected is None else list(different),
     }

@@ -15,10 +15,10 @@ description:
   - Makes WhatsApp Business numbers carry one RSA public key, with the call C(flows_encryption) of Kaleyra's WhatsApp Flow API v2. It
     takes one number, or a list of thousands, which is much faster than a loop.
   - The number must be registered, its WABA onboarded on Kaleyra's WhatsApp API v2, and the account must have an active WhatsApp plan.
-  - The API is not asked which key a number carries. This module keeps a small record for each number of what was last proved
-    to be registered, and sends nothing while the wanted key is on record.
-  - The record is written before the request as unconfirmed, and confirmed after a proven success. Whatever happens in between, a kill
-    or a lost answer included, makes the next run register the key again, which is harmless.
+  - This module keeps a small record for each number of the key that was last confirmed, and sends nothing while the wanted key is on
+    record. With O(read_back) it reads which key the number carries, and goes by that instead of the record.
+  - The record is written before the request as unconfirmed, and confirmed after a success. After a crash or a lost answer
+    in between, the next run registers the key again, which is harmless.
 requirements:
   - requests
   - cryptography
@@ -26,35 +26,33 @@ requirements:
 attributes:
   check_mode:
     support: full
-    description: Sends and writes nothing, and returns the same RV(ignore:changed), RV(reason) and RV(ignore:diff) as a real run would.
+    description:
+      - Registers and writes nothing, and sends nothing but the GET requests of O(read_back).
+      - Returns the same RV(ignore:changed), RV(reason) and RV(ignore:diff) as a real run would.
   diff_mode:
     support: full
     description: Shows public facts alone.
   idempotent:
     support: partial
     description:
-      - Idempotent as far as the record tells. A key that somebody else has set for the number since is not seen, and neither is a number
-        that was registered anew on WhatsApp and so has lost its key. Use O(force) or O(cache_valid_time) for that.
-      - Where the record does not outlive the run, as in a container, the key is registered again in each run.
-  async:
-    support: full
-    description: Can be used with C(async).
+      - Idempotent as far as the record tells, or O(read_back). Without the latter, a key that somebody else has set for the number since is
+        not seen, and neither is a number that was registered again on WhatsApp and lost its key. Use O(read_back), O(force) or
+        O(cache_valid_time) for that.
+      - Where the record does not outlive the run, as in a container, the key is registered again in each run, unless it is read back.
   action_group:
-    support: full
     description:
       - Use C(group/kaleyra.whatsapp.kaleyra) in C(module_defaults) to set what all tasks of an account share, as in the example. The other
         module of the group is M(kaleyra.whatsapp.kaleyra_flows_encryption_info).
       - Both have O(pod), O(api_url), O(sid), O(api_key), O(cache_path), O(timeout), O(retries), O(validate_certs), O(ca_path),
-        O(phone_numbers), O(business_public_key) and O(business_public_key_path). Set the defaults of other options for this module alone.
-    membership:
-      - kaleyra.whatsapp.kaleyra
+        O(phone_numbers), O(business_public_key), O(business_public_key_path), O(concurrency), O(max_requests_per_second), O(read_back) and
+        what belongs to it. Set the defaults of other options for this module alone.
 options:
   pod:
     description:
       - The pod that the account is on. V(in) is C(api.in.kaleyra.io), V(sg) is C(api.kaleyra.io), V(eu) is C(api.eu.kaleyra.io),
         V(na) is C(api.na.kaleyra.ai).
       - Exactly one of O(pod) and O(api_url) is needed.
-      - Where neither is given, the environment variables E(KALEYRA_POD) and E(KALEYRA_API_URL) count.
+      - Where neither is given, the environment variables E(KALEYRA_POD) and E(KALEYRA_API_URL) are used.
     type: str
     choices: [in, sg, eu, na]
   api_url:
@@ -65,56 +63,46 @@ options:
   sid:
     description:
       - Account SID, for example V(HXAP16XXXXXX97IN).
-      - Where it is not given, the environment variable E(KALEYRA_SID) counts.
+      - Required, unless the environment variable E(KALEYRA_SID) is set.
     type: str
     required: true
   api_key:
     description:
       - API key of the account.
-      - Where it is not given, the environment variable E(KALEYRA_API_KEY) counts.
+      - Required, unless the environment variable E(KALEYRA_API_KEY) is set.
     type: str
     required: true
   phone_number:
     description:
       - The business number in E.164, for example V(+919876543210).
-      - Spaces, dots, dashes, brackets and a missing plus sign are forgiven.
+      - Spaces, dots, dashes, brackets and a missing plus sign are accepted.
       - Exactly one of O(phone_number) and O(phone_numbers) is needed.
     type: str
   phone_numbers:
     description:
-      - Business numbers in place of O(phone_number), spelled like it. A number that is listed twice is registered once.
-      - Each has a record and an outcome of its own in RV(numbers). Every number is tried, and the task fails at the end if one failed,
-        one that is no number included.
+      - Business numbers, in place of O(phone_number). A number that is listed twice is registered once.
+      - Each has a record and an outcome of its own in RV(numbers). Every number is tried, and the task fails at the end if one failed
+        or is not a number.
       - With an empty list nothing is done.
     type: list
     elements: str
-  business_public_key:
-    description:
-      - PEM of the RSA public key with 2048 bits (C(BEGIN PUBLIC KEY)).
-      - Carriage returns, missing or extra newlines at the ends, and literal C(\n) sequences are mended.
-      - Exactly one of O(business_public_key) and O(business_public_key_path) is needed.
-    type: str
-  business_public_key_path:
-    description:
-      - Path of a file with the PEM, on the host where the task runs.
-    type: path
   known_fingerprint:
     description:
       - Fingerprint of the key that you know the number to carry, as returned in RV(fingerprint).
       - Cannot be used with O(phone_numbers).
       - Takes the place of the record. Nothing is read from or written to O(cache_path) then, and O(cache_valid_time) has no effect.
-      - Give it for a number always or never, as a record that is on disk from before is not brought up to date.
-      - Keep it only after a success. After a failure with RV(outcome=unknown) it is not known any longer, so set O(force).
+      - Give it for a number always or never, as an older record on disk is not updated.
+      - Keep it only after a success. After a failure with RV(outcome=unknown) it is no longer known, so set O(force).
     type: str
   cache_path:
     description:
-      - Folder of the records, on the host where the task runs. It is made when needed.
+      - Folder of the records, on the host where the task runs. It is created when needed.
       - Each API host, account and number has a file of its own, so any number of hosts and processes can share the folder.
     type: path
     default: ~/.ansible/kaleyra_flows_encryption
   cache_valid_time:
     description:
-      - A record that is older than this many seconds does not count any longer, and the key is registered again.
+      - A record that is older than this many seconds is ignored, and the key is registered again.
       - Where it is not given, records do not age.
     type: int
   force:
@@ -124,41 +112,37 @@ options:
     default: false
   timeout:
     description:
-      - Seconds that one attempt may last as a whole, from looking up the name to the last byte of the answer.
+      - Seconds for each attempt as a whole, from looking up the name to the last byte of the answer.
     type: int
     default: 30
   retries:
     description:
       - How many further attempts follow a failure that may pass. These are failures of the connection, and the HTTP statuses 429, 500,
         502, 503 and 504.
-      - The pause before each is what the server asks for (C(Retry-After)), else about 1, 2, 4 seconds and so on, and never longer than
+      - The pause before each is as long as the server asks for (C(Retry-After)), otherwise about 1, 2, 4 seconds and so on, and never longer than
         O(timeout).
     type: int
     default: 3
   concurrency:
     description:
-      - How many of O(phone_numbers) are registered at once, each over a connection of its own that is kept, from V(1) to V(100).
+      - How many of O(phone_numbers) are registered at once, each over a connection of its own, from V(1) to V(100).
     type: int
     default: 8
   max_requests_per_second:
     description:
       - Most requests a second for O(phone_numbers), further attempts included, evenly spaced. V(0.5) is one every two seconds.
-      - Where it is not given, there are as many as O(concurrency) allows.
+      - By default as many as O(concurrency) allows.
       - Whatever it is, an HTTP status 429 holds all numbers of the task for as long as the API asks for. They go on at the rate that had
-        got through until then, and get faster with each success.
+        succeeded until then, and speed up with each success.
     type: float
-  validate_certs:
-    description:
-      - Whether the API host must prove who it is. Set this to V(false) only for tests, as anyone on the way can read the API key then.
-    type: bool
-    default: true
-  ca_path:
-    description:
-      - PEM file (or hashed folder) with the certificate authorities to trust.
-      - Without it the system's trust store counts, as with C(curl).
-    type: path
+extends_documentation_fragment:
+  - kaleyra.whatsapp._attributes
+  - kaleyra.whatsapp._attributes.action_group
+  - kaleyra.whatsapp._public_key
+  - kaleyra.whatsapp._read_back
+  - kaleyra.whatsapp._tls
 notes:
-  - An empty string counts as not given, for every option. Credential forms and surveys give one for what was left blank.
+  - An empty string counts as not given, for every option. Credential forms and surveys use it for a blank field.
   - On a local connection without C(become), C(async) and C(environment), the work is done inside Ansible's own worker, which is
     much faster than a process for each number. In every other case the module runs on the task's host, with the same results.
   - Proxies are taken from the environment (E(HTTPS_PROXY), E(NO_PROXY)). Credentials from a C(.netrc) are not used, and redirects are
@@ -201,7 +185,7 @@ EXAMPLES = r"""
     business_public_key_path: /etc/flows/public.pem
     cache_valid_time: 2592000
 
-- name: Register it where no record outlives the run, with the fingerprint kept by the inventory
+- name: Register it where records are lost, with the fingerprint kept by the inventory
   kaleyra.whatsapp.kaleyra_flows_encryption:
     pod: na
     sid: HXAP16XXXXXX97US
@@ -210,7 +194,18 @@ EXAMPLES = r"""
     business_public_key: "{{ flows_public_key }}"
     known_fingerprint: "{{ flows_registered_fingerprint | default('') }}"
 
-- name: Say once what the tasks of an account share
+- name: Register it for the numbers that do not carry it, whatever their records say
+  kaleyra.whatsapp.kaleyra_flows_encryption:
+    pod: in
+    sid: HXAP16XXXXXX97IN
+    api_key: "{{ vault_kaleyra_api_key }}"
+    phone_numbers: ["+919876543210", "+919876543211"]
+    business_public_key_path: /etc/flows/public.pem
+    read_back: meta
+    meta_access_token: "{{ vault_meta_access_token }}"
+    meta_waba_ids: ["102290129340398"]
+
+- name: Set once what the tasks of an account share
   module_defaults:
     group/kaleyra.whatsapp.kaleyra:
       pod: eu
@@ -231,19 +226,19 @@ EXAMPLES = r"""
 RETURN = r"""
 phone_number:
   description: The number in E.164, with its plus sign.
-  returned: with O(phone_number), once the options could be read
+  returned: with O(phone_number), once the options are valid
   type: str
   sample: "+919876543210"
 fingerprint:
   description:
     - SHA-256 of the wanted key's DER SubjectPublicKeyInfo, lower-case hex with colons.
     - The same string as RV(community.crypto.openssl_publickey_info#module:fingerprints) has in C(sha256).
-  returned: always, once the options could be read
+  returned: always, once the options are valid
   type: str
   sample: 61:fa:89:3e:ff:90:f2:15:8d:cb:4a:3d:9c:52:b2:47:dc:e8:11:6e:53:5f:28:dd:48:3d:97:7c:ae:7f:48:2a
 previous_fingerprint:
   description: Fingerprint of the key that the number was known to carry before, null if that was not known.
-  returned: with O(phone_number), once the options could be read
+  returned: with O(phone_number), once the options are valid
   type: str
   sample: null
 reason:
@@ -251,15 +246,36 @@ reason:
     - Why the key was registered, or was not.
     - V(up_to_date) is the only reason not to. V(absent) means that there is no record, V(different) that another key is on record,
       V(expired) that the record is older than O(cache_valid_time), V(forced) that only O(force) asked for it, V(unconfirmed) that an
-      earlier registration did not come to its end, V(unreadable) that the record cannot be read or is that of another number.
-  returned: with O(phone_number), once the options could be read
+      earlier registration did not complete, V(unreadable) that the record cannot be read or is that of another number.
+    - With O(read_back), V(up_to_date), V(absent) and V(different) are about what the number carries. V(drifted) means that it carries
+      another key than the wanted one that is on record, or none, V(mismatch) that it carries the wanted key with that status.
+  returned: with O(phone_number), once the options are valid
   type: str
   sample: absent
 attempts:
   description: How many HTTP requests were sent, for all numbers together.
-  returned: always, once the options could be read
+  returned: always, once the options are valid
   type: int
   sample: 1
+held_fingerprint:
+  description:
+    - Fingerprint of the key that the number carried, as read before anything was registered.
+    - Null for no key, and where it could not be read.
+  returned: with O(phone_number) and O(read_back)
+  type: str
+  sample: null
+held_status:
+  description: Status of that key's signature, V(valid), V(mismatch), or null if none was given.
+  returned: with O(phone_number) and O(read_back)
+  type: str
+  sample: null
+verified:
+  description:
+    - Whether the number was seen to carry the key after it was registered. V(false) is a failure with RV(outcome=unknown).
+    - Null where that could not be read, and where nothing was registered.
+  returned: with O(phone_number) and O(read_back)
+  type: bool
+  sample: true
 http_status:
   description: HTTP status of the last answer.
   returned: with O(phone_number), after a call that was answered
@@ -285,9 +301,9 @@ outcome:
   sample: rejected
 numbers:
   description:
-    - What came of each number, in the order of O(phone_numbers).
+    - Outcome of each number, in the order of O(phone_numbers).
     - RV(ignore:changed) of the task is true if one number changed, also if another one failed.
-  returned: with O(phone_numbers), once the options could be read
+  returned: with O(phone_numbers), once the options are valid
   type: list
   elements: dict
   sample:
@@ -299,13 +315,13 @@ numbers:
       reason: up_to_date
   contains:
     phone_number:
-      description: The number in E.164, or what was given where it is none.
+      description: The number in E.164, or what was given if it is not a number.
       type: str
     changed:
       description: Whether its key was registered, or in check mode would be.
       type: bool
     reason:
-      description: As RV(reason), null where the number is none.
+      description: As RV(reason), null if it is not a number.
       type: str
     fingerprint:
       description: As RV(fingerprint).
@@ -316,6 +332,15 @@ numbers:
     attempts:
       description: How many HTTP requests were sent for it.
       type: int
+    held_fingerprint:
+      description: As RV(held_fingerprint), with O(read_back).
+      type: str
+    held_status:
+      description: As RV(held_status), with O(read_back).
+      type: str
+    verified:
+      description: As RV(verified), with O(read_back).
+      type: bool
     http_status:
       description: As RV(http_status), after a call that was answered.
       type: int
@@ -344,6 +369,7 @@ from ansible_collections.kaleyra.whatsapp.plugins.module_utils._batch import reg
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._module import (
     PUBLIC_KEY_OPTIONS,
     PUBLIC_KEY_RULES,
+    READ_BACK_OPTIONS,
     TLS_OPTIONS,
     ModuleSpec,
     from_environment,
@@ -376,6 +402,7 @@ SPEC = ModuleSpec(
         "retries": {"type": "int", "default": 3},
         "concurrency": {"type": "int", "default": 8},
         "max_requests_per_second": {"type": "float"},
+        **READ_BACK_OPTIONS,
         **TLS_OPTIONS,
     },
     rules={

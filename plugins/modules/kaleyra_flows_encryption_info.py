@@ -7,15 +7,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: kaleyra_flows_encryption_info
-short_description: Tell which number carries which public key of WhatsApp Flows
+short_description: Return which number carries which public key of WhatsApp Flows
 version_added: 1.0.0
 author:
   - kaleyra.whatsapp contributors (@kaleyra-whatsapp)
 description:
-  - Reads the records that M(kaleyra.whatsapp.kaleyra_flows_encryption) keeps, and tells for each number which key it carries, since
-    when, and whether that is sure.
-  - Nothing is sent to the API. A record is what was last proved, not what the API holds now. A key that somebody else has set for the
-    number since is not seen, and neither is a number that was registered anew on WhatsApp and so has lost its key.
+  - Reads the records that M(kaleyra.whatsapp.kaleyra_flows_encryption) keeps, and returns for each number which key it carries,
+    since when, and whether that is confirmed.
+  - A record is what was last confirmed, not what the number carries now. A key that somebody else has set for the number since is not
+    seen, and neither is a number that was registered again on WhatsApp and lost its key.
+  - With O(read_back), the key that each number carries is read and returned beside the record. Without it nothing is sent.
 attributes:
   check_mode:
     support: full
@@ -26,14 +27,6 @@ attributes:
   idempotent:
     support: full
     description: Changes nothing.
-  async:
-    support: full
-    description: Can be used with C(async).
-  action_group:
-    support: full
-    description: Use C(group/kaleyra.whatsapp.kaleyra) in C(module_defaults) to set what all tasks of an account share.
-    membership:
-      - kaleyra.whatsapp.kaleyra
 options:
   cache_path:
     description:
@@ -44,7 +37,7 @@ options:
   pod:
     description:
       - Only numbers of this pod, as M(kaleyra.whatsapp.kaleyra_flows_encryption) names them.
-      - Where neither O(pod) nor O(api_url) is given, the numbers of every API host are told. The environment does not count here.
+      - Where neither O(pod) nor O(api_url) is given, the numbers of every API host are returned. The environment is not used.
     type: str
     choices: [in, sg, eu, na]
   api_url:
@@ -53,13 +46,13 @@ options:
     type: str
   sid:
     description:
-      - Only numbers of the account with this SID. The environment does not count here.
+      - Only numbers of the account with this SID. The environment is not used.
     type: str
   phone_numbers:
     description:
-      - Only these numbers, in E.164. Blanks, dots, dashes, brackets and a missing plus sign are forgiven.
-      - One that has no record is told too, with the state V(absent).
-      - Without it, or with an empty list, every number that has a record is told.
+      - Only these numbers, in E.164. Blanks, dots, dashes, brackets and a missing plus sign are accepted.
+      - One that has no record is returned too, with the state V(absent).
+      - Without it, or with an empty list, every number that has a record is returned.
     type: list
     elements: str
   fingerprint:
@@ -75,28 +68,40 @@ options:
     description:
       - Path of a file with that PEM, on the host where the task runs.
     type: path
+  concurrency:
+    description: How many numbers are read back at once, each over a connection of its own, from V(1) to V(100).
+    type: int
+    default: 8
+  max_requests_per_second:
+    description: Most requests a second for reading back, evenly spaced. By default as many as O(concurrency) allows.
+    type: float
   api_key:
     description:
-      - Has no effect, as the API is not asked. It is here, like the following options, so that the defaults of the action group
-        C(group/kaleyra.whatsapp.kaleyra) can be set for M(kaleyra.whatsapp.kaleyra_flows_encryption) and this module alike.
+      - API key of the account, for O(read_back=kaleyra) alone, which also needs O(sid), and O(pod) or O(api_url).
+      - Where it is not given, the environment variable E(KALEYRA_API_KEY) is used.
     type: str
   timeout:
-    description: Has no effect, see O(api_key).
+    description: Seconds for each attempt to read back as a whole, V(30) unless given.
     type: int
   retries:
-    description: Has no effect, see O(api_key).
+    description: How many further attempts to read back follow a failure that may pass, V(3) unless given.
     type: int
   validate_certs:
-    description: Has no effect, see O(api_key).
+    description: Whether to verify the server's certificate, true unless given. Disable it in tests alone.
     type: bool
   ca_path:
-    description: Has no effect, see O(api_key).
+    description: PEM file (or hashed folder) with the certificate authorities to trust. Without it the system's trust store is used.
     type: path
+extends_documentation_fragment:
+  - kaleyra.whatsapp._attributes
+  - kaleyra.whatsapp._attributes.action_group
+  - kaleyra.whatsapp._read_back
 notes:
   - An empty string counts as not given, for every option.
   - On a local connection without C(become), C(async) and C(environment), the work is done inside Ansible's own worker. In every other
-    case the module runs on the task's host, with the same results. No library beyond Python's own is needed.
-  - Files in the folder whose names are not those of records are passed over. Links are not followed.
+    case the module runs on the task's host, with the same results. Libraries beyond Python's own are
+    needed for O(read_back) alone, requests and cryptography.
+  - Files in the folder whose names are not those of records are ignored. Links are not followed.
 seealso:
   - module: kaleyra.whatsapp.kaleyra_flows_encryption
 """
@@ -116,7 +121,14 @@ EXAMPLES = r"""
     sid: HXAP16XXXXXX97IN
     cache_path: /var/lib/flows/records
 
-- name: Require that every number of the inventory surely carries the key
+- name: List the numbers that do not carry what is on record
+  kaleyra.whatsapp.kaleyra_flows_encryption_info:
+    read_back: meta
+    meta_access_token: "{{ vault_meta_access_token }}"
+    meta_waba_ids: ["102290129340398"]
+  register: flows
+
+- name: Require that every number of the inventory carries the key
   kaleyra.whatsapp.kaleyra_flows_encryption_info:
     phone_numbers: "{{ groups['whatsapp_numbers'] }}"
     business_public_key: "{{ lookup('ansible.builtin.file', 'public.pem') }}"
@@ -146,11 +158,11 @@ numbers:
       sample: HXAP16XXXXXX97IN
     state:
       description:
-        - V(confirmed) means that the key was registered with proven success.
-        - V(unconfirmed) means that a registration is under way, or did not come to its end. The number may carry the key or the one it
-          had before.
-        - V(unreadable) means that there is something in the record's place that is not its record.
+        - V(confirmed) means that the API confirmed the registration of the key.
+        - V(unconfirmed) means that a registration is in progress or did not complete. The number may carry the key or one it had before.
+        - V(unreadable) means that the record is damaged, a link, or the record of another number.
         - V(absent) means that there is no record of a number that was asked for.
+        - V(drifted) means that O(read_back) has shown that the number does not carry what is on record, see RV(numbers[].drifted).
       type: str
       sample: confirmed
     fingerprint:
@@ -162,7 +174,7 @@ numbers:
     possible_fingerprints:
       description:
         - Every key that the number may carry. For V(confirmed) that is RV(numbers[].fingerprint) alone, for V(unconfirmed) also those that
-          were possible before.
+          were possible before, and with O(read_back) the one that it is seen to carry.
         - Null where it cannot be told and could be any key. That is so for V(unreadable) and V(absent), and for V(unconfirmed) where the
           record before was one of these.
       type: list
@@ -178,10 +190,32 @@ numbers:
         - Null for V(unreadable) and V(absent).
       type: int
       sample: 86400
+    held_fingerprint:
+      description: Fingerprint of the key that the number carries, null for none, and where it cannot be told.
+      returned: with O(read_back)
+      type: str
+      sample: 61:fa:89:3e:ff:90:f2:15:8d:cb:4a:3d:9c:52:b2:47:dc:e8:11:6e:53:5f:28:dd:48:3d:97:7c:ae:7f:48:2a
+    held_status:
+      description: Status of its signature, V(valid), V(mismatch), or null if none was given.
+      returned: with O(read_back)
+      type: str
+      sample: valid
+    drifted:
+      description:
+        - Whether the number does not carry a key that its record says it may, or carries it with the status V(mismatch).
+        - Null where it cannot be told.
+      returned: with O(read_back)
+      type: bool
+      sample: false
+    read_back_msg:
+      description: Why it cannot be told what the number carries, otherwise null.
+      returned: with O(read_back)
+      type: str
+      sample: null
     as_expected:
       description:
-        - Whether the number surely carries the key that was given with O(fingerprint), O(business_public_key) or
-          O(business_public_key_path). Only a confirmed record of that key is sure.
+        - Whether the number is confirmed to carry the key that was given with O(fingerprint), O(business_public_key) or
+          O(business_public_key_path). What was read back counts. Otherwise only a confirmed record of that key counts.
         - Null where none of them was given.
       type: bool
       sample: true
@@ -204,16 +238,22 @@ summary:
       type: int
       sample: 2
     by_state:
-      description: How many numbers are in each of the four states.
+      description: How many numbers are in each of the states, V(drifted) with O(read_back) alone.
       type: dict
       sample: {"confirmed": 2, "unconfirmed": 0, "unreadable": 0, "absent": 0}
     by_fingerprint:
       description: How many numbers carry each key, the most frequent key first. Counts confirmed records only.
       type: dict
       sample: {"61:fa:89:3e:ff:90:f2:15:8d:cb:4a:3d:9c:52:b2:47:dc:e8:11:6e:53:5f:28:dd:48:3d:97:7c:ae:7f:48:2a": 2}
+    drifted:
+      description: Numbers for which RV(numbers[].drifted) is true.
+      returned: with O(read_back)
+      type: list
+      elements: str
+      sample: []
     different:
       description:
-        - Numbers that carry another key than the one that was given, or do not surely carry it.
+        - Numbers that carry another key than the one that was given, or are not confirmed to carry it.
         - Null where none was given.
       type: list
       elements: str
@@ -222,7 +262,7 @@ summary:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import PODS
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._module import PUBLIC_KEY_OPTIONS, ModuleSpec
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._module import PUBLIC_KEY_OPTIONS, READ_BACK_OPTIONS, ModuleSpec
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registrations_info import read_registrations
 
 SPEC = ModuleSpec(
@@ -235,7 +275,9 @@ SPEC = ModuleSpec(
         "phone_numbers": {"type": "list", "elements": "str"},
         "fingerprint": {"type": "str"},
         **PUBLIC_KEY_OPTIONS,
-        # Of no use here: what the action group's defaults may hold for kaleyra_flows_encryption.
+        **READ_BACK_OPTIONS,
+        "concurrency": {"type": "int", "default": 8},
+        "max_requests_per_second": {"type": "float"},
         "api_key": {"type": "str", "no_log": True},
         "timeout": {"type": "int"},
         "retries": {"type": "int"},

@@ -19,8 +19,12 @@ import typing as t
 COLUMNS = ("phone_number", "api", "sid", "state", "fingerprint", "since", "as_expected", "msg")
 """Fields of a row, in the order of the CSV file. Ages are left out, so that unchanged records give unchanged files."""
 
+READ_BACK_COLUMNS = ("held_fingerprint", "held_status", "read_back_msg")
+"""Further fields, where it was read back what the numbers carry."""
+
 # Of the states in which it is not known which key a number carries, the worst first.
 _UNSURE = {
+    "drifted": "Drifted: the number does not carry what is on record",
     "unreadable": "Unreadable: the record is damaged",
     "unconfirmed": "Unconfirmed: a registration did not complete",
     "absent": "Absent: there is no record",
@@ -41,15 +45,19 @@ def describe_play(hosts: t.Iterable[t.Mapping[str, t.Any]], own: t.Mapping[str, 
 
     :param hosts: their variables
     :param own: the same variables as the host sees them for which the report is written, play and role variables included
-    :return: ``phone_numbers``; ``key``, where the public key is that all hosts share: its ``host`` and ``path`` or its ``text``, empty where
+    :return: ``phone_numbers``; ``phone_number_ids`` as Meta knows them, where the inventory does;
+        ``key``, where the public key is that all hosts share: its ``host`` and ``path`` or its ``text``, empty where
         they share none; ``endpoints``, each verification once
     """
     phone_numbers: list[str] = []
+    phone_number_ids: dict[str, t.Any] = {}
     pairs: list[tuple[str, ...]] = []
     endpoints: list[dict[str, t.Any]] = []
     for host in hosts:
         name = host["inventory_hostname"]
         seen = own if name == own["inventory_hostname"] else host
+        if host.get("waba_phone_number_id"):  # of the inventory plugin waba_numbers
+            phone_number_ids[name] = host["waba_phone_number_id"]
         phone_numbers += _phone_numbers(name, seen.get("flows_encryption_phone_numbers"))
         pairs.append(tuple(str(host.get(f"flows_encryption_{part}") or "") for part in _PAIR))
         verification = seen.get("flows_encryption_endpoint_verification")
@@ -57,6 +65,7 @@ def describe_play(hosts: t.Iterable[t.Mapping[str, t.Any]], own: t.Mapping[str, 
             endpoints.append(_endpoint(verification))
     return {
         "phone_numbers": phone_numbers,
+        "phone_number_ids": phone_number_ids,
         "key": _key(own if len(set(pairs)) == 1 else {}),
         "endpoints": [endpoint for i, endpoint in enumerate(endpoints) if endpoint not in endpoints[:i]],
     }
@@ -95,15 +104,29 @@ def rows_of(info: t.Mapping[str, t.Any]) -> list[Row]:
 
     :param info: result of kaleyra_flows_encryption_info
     """
-    return [{column: number.get(column) for column in COLUMNS} for number in info["numbers"]]
+    columns = columns_of(info)
+    return [{**{column: number.get(column) for column in columns}, "msg": _message(number)} for number in info["numbers"]]
+
+
+def columns_of(info: t.Mapping[str, t.Any]) -> tuple[str, ...]:
+    """Return the names of a row's fields."""
+    return COLUMNS + (READ_BACK_COLUMNS if any("drifted" in number for number in info["numbers"]) else ())
+
+
+def _message(number: t.Mapping[str, t.Any]) -> str | None:
+    if number["state"] != "drifted":
+        return number.get("msg")
+    status = " with the status mismatch" if number["held_status"] == "mismatch" else ""
+    return f"The number carries {number['held_fingerprint'] or 'no key'}{status}."
 
 
 def as_csv(info: t.Mapping[str, t.Any]) -> str:
     """Return the report as CSV (RFC 4180)."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([_cell(row[column]) for column in COLUMNS] for row in rows_of(info))
+    columns = columns_of(info)
+    writer.writerow(columns)
+    writer.writerows([_cell(row[column]) for column in columns] for row in rows_of(info))
     return text.getvalue()
 
 

@@ -2,205 +2,132 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What AWX accepts, as its source has it, in words of our own.
-
-Credential types and credentials: ``awx/main/fields.py`` (`CredentialTypeInputField`, `CredentialTypeInjectorField`, `CredentialInputField`)
-and ``awx/main/constants.py`` (`ENV_BLOCKLIST`). Surveys: ``awx/api/views/__init__.py`` (`JobTemplateSurveySpec._validate_spec_data`) and
-``awx/main/models/mixins.py`` (`SurveyJobTemplateMixin`). Playbooks: ``awx/main/utils/ansible.py`` (`could_be_playbook`).
-"""
+"""Rules of AWX for what the set-up posts; above each, where AWX 24.6.1 has it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import jinja2
 import jinja2.sandbox
-import jsonschema
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-_NAME = r"^[a-zA-Z_]+[a-zA-Z0-9_]*$"
-_TEXT = {"type": "string"}
-_FLAG = {"type": "boolean"}
-_FIELD = {
-    "type": "object",
-    "properties": {
-        "id": {"type": "string", "pattern": _NAME},
-        "label": _TEXT,
-        "help_text": _TEXT,
-        "type": {"enum": ["string", "boolean"]},
-        "format": {"enum": ["ssh_private_key", "url"]},
-        "choices": {"type": "array", "minItems": 1, "items": _TEXT, "uniqueItems": True},
-        "multiline": _FLAG,
-        "secret": _FLAG,
-        "ask_at_runtime": {"enum": [False]},  # of custom types
-        "default": {},
-    },
-    "additionalProperties": False,
-    "required": ["id", "label"],
-}
-INPUTS_SCHEMA = {
-    "type": "object",
-    "properties": {"fields": {"type": "array", "items": _FIELD}, "required": {"type": "array", "items": _TEXT}},
-    "additionalProperties": False,
-}
-INJECTORS_SCHEMA = {
-    "type": "object",
-    "properties": {
-        "file": {"type": "object", "patternProperties": {r"^template(\.[a-zA-Z_]+[a-zA-Z0-9_]*)?$": _TEXT}, "additionalProperties": False},
-        "env": {
-            "type": "object",
-            # Of values, too, anything but ASCII is refused.
-            "patternProperties": {_NAME: {"type": "string", "pattern": "^[\x00-\x7f]*$"}},
-            "additionalProperties": False,
-        },
-        "extra_vars": {"type": "object"},
-    },
-    "additionalProperties": False,
-}
-ENV_BLOCKLIST = frozenset(
-    "VIRTUAL_ENV PATH PYTHONPATH JOB_ID INVENTORY_ID INVENTORY_SOURCE_ID INVENTORY_UPDATE_ID AD_HOC_COMMAND_ID REST_API_URL REST_API_TOKEN"
-    " MAX_EVENT_RES CALLBACK_QUEUE CALLBACK_CONNECTION CACHE JOB_CALLBACK_DEBUG INVENTORY_HOSTVARS AWX_HOST PROJECT_REVISION"
-    " SUPERVISOR_CONFIG_PATH".split()
-)
-SURVEY_TYPES = {
-    "text": str,
-    "textarea": str,
-    "password": str,
-    "multiplechoice": str,
-    "multiselect": str,
-    "integer": int,
-    "float": float,
-}
 
 
 class Refused(Exception):
-    """What AWX answers with 400. The text says why."""
+    """What AWX answers with 400."""
 
 
-class _Files(SimpleNamespace):
-    """What `tower.filename` is where there are several files: none itself."""
-
-    def __str__(self) -> str:
-        raise jinja2.UndefinedError("tower.filename, and not the name of one of the files")
-
-
-def _check(value: Any, schema: Mapping[str, Any], **options: Any) -> None:
-    for error in jsonschema.Draft4Validator(schema, **options).iter_errors(value):
-        raise Refused(f"{error.json_path}: {error.message}")
+# awx/main/fields.py: CredentialTypeInputField.schema
+_FIELD = frozenset(("id", "label", "help_text", "type", "format", "choices", "multiline", "secret", "ask_at_runtime", "default"))
+_OF_STRINGS = frozenset(("choices", "multiline", "format", "secret"))
+# awx/main/constants.py: ENV_BLOCKLIST, in part
+_ENV_BLOCKLIST = frozenset("PATH PYTHONPATH VIRTUAL_ENV JOB_ID INVENTORY_ID PROJECT_REVISION AWX_HOST MAX_EVENT_RES".split())
 
 
 def check_credential_type(definition: Mapping[str, Any]) -> None:
-    """Refuse a credential type that AWX would. `kind`, `inputs` and `injectors` of it count."""
+    """Refuse a credential type that AWX would."""
+    # awx/api/serializers.py: CredentialTypeSerializer.validate
     if definition["kind"] not in ("cloud", "net"):
         raise Refused(f"kind {definition['kind']}")
-    inputs, injectors = definition["inputs"], definition["injectors"]
-    _check(inputs, INPUTS_SCHEMA)
-    _check(injectors, INJECTORS_SCHEMA)
-    names = [field["id"] for field in inputs["fields"]]
-    if len(set(names)) < len(names) or "tower" in names:
-        raise Refused(f"field ids {names}")
-    for field in inputs["fields"]:
-        kind = field.get("type", "string")
-        if kind != "string" and {"choices", "multiline", "format", "secret"} & set(field):
+    fields, env = definition["inputs"]["fields"], definition["injectors"].get("env", {})
+    # awx/main/fields.py: CredentialTypeInputField.validate
+    names = [field["id"] for field in fields]
+    if len(set(names)) < len(names) or "tower" in names or set(definition["inputs"]) - {"fields", "required"}:
+        raise Refused(f"inputs {names}")
+    for field in fields:
+        if set(field) - _FIELD or "label" not in field or field.get("format") not in (None, "ssh_private_key", "url") or field.get("choices") == []:
+            raise Refused(f"field {field}")
+        if field.get("type", "string") != "string" and _OF_STRINGS & set(field):
             raise Refused(f"{field['id']} is no string")
-        if "default" in field and not isinstance(field["default"], {"string": str, "boolean": bool}[kind]):
-            raise Refused(f"default of {field['id']}")
-    for name in injectors.get("env", {}):
-        if name.startswith("ANSIBLE_") or name in ENV_BLOCKLIST:
+    # awx/main/fields.py: CredentialTypeInjectorField.schema, validate_env_var_allowed
+    if set(definition["injectors"]) - {"file", "env", "extra_vars"}:
+        raise Refused("injectors")
+    for name, template in env.items():
+        if not re.fullmatch(r"[a-zA-Z_]\w*", name) or name.startswith("ANSIBLE_") or name in _ENV_BLOCKLIST or not template.isascii():
             raise Refused(f"environment variable {name}")
-
-    files = list(injectors.get("file", {}))
-    if "template" in files and len(files) > 1:
-        raise Refused("one file or several")
-    labels = [name.partition(".")[2] for name in files]
-    filename = "example" if files == ["template"] else _Files(**dict.fromkeys(labels, "example"))
-    namespace = {**dict.fromkeys(names, "example"), "tower": SimpleNamespace(filename=filename)}
+    # awx/main/fields.py: CredentialTypeInjectorField.validate
+    labels = [label.partition(".")[2] for label in definition["injectors"].get("file", {})]
+    namespace = {**dict.fromkeys(names, "EXAMPLE"), "tower": SimpleNamespace(filename=_Files(**dict.fromkeys(labels, "EXAMPLE")))}
     sandbox = jinja2.sandbox.ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined)
-    for part in injectors.values():
-        for name, template in part.items():
+    for template in [*env.values(), *definition["injectors"].get("file", {}).values()]:
+        try:
+            sandbox.from_string(template).render(namespace)
+        except jinja2.TemplateError as exc:
+            raise Refused(f"{template}: {exc}") from exc
+
+
+class _Files(SimpleNamespace):
+    def __str__(self) -> str:
+        raise jinja2.UndefinedError("Must define unnamed file injector in order to reference `tower.filename`.")
+
+
+def save_credential(fields: Iterable[Mapping[str, Any]], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what AWX saves of a credential's inputs, or refuse them."""
+    by_id = {field["id"]: field for field in fields}
+    saved = {}
+    for name, value in values.items():
+        if name not in by_id:
+            raise Refused(f"no field {name}")
+        # awx/main/fields.py: CredentialInputField.validate; an empty value becomes the first of the choices
+        choices = by_id[name].get("choices", [])
+        saved[name] = value or (choices[0] if choices else value)
+        if choices and saved[name] not in choices:
+            raise Refused(f"{name}: {value}")
+        # awx/main/validators.py: validate_ssh_private_key
+        if by_id[name].get("format") == "ssh_private_key" and value:
             try:
-                sandbox.from_string(template).render(namespace)
-            except (jinja2.TemplateError, jinja2.exceptions.SecurityError) as exc:
+                load_pem_private_key(value.encode(), None)
+            except TypeError:  # encrypted
+                pass
+            except ValueError as exc:
                 raise Refused(f"{name}: {exc}") from exc
-
-
-def _is_private_key(value: Any) -> bool:
-    if not value or value == "$encrypted$":
-        return True
-    try:
-        load_pem_private_key(value.encode(), None)
-    except TypeError:  # encrypted
-        return True
-    except ValueError:
-        return False
-    return True
-
-
-_FORMATS = jsonschema.FormatChecker(formats=())
-_FORMATS.checks("ssh_private_key")(_is_private_key)
-_FORMATS.checks("url")(lambda value: "://" in value)
-
-
-def check_credential(inputs: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Refuse values that AWX would not save in a credential of a type with those `inputs`, and return what it saves."""
-    fields = {field["id"]: field for field in inputs["fields"]}
-    # An empty value becomes the first choice, where there are choices.
-    saved = {name: value or fields.get(name, {}).get("choices", [value])[0] for name, value in values.items()}
-    properties = {name: {**field, **({"enum": field["choices"]} if "choices" in field else {})} for name, field in fields.items()}
-    _check(saved, {"type": "object", "properties": properties, "additionalProperties": False}, format_checker=_FORMATS)
     return saved
 
 
+# awx/api/views/__init__.py: SURVEY_TYPE_MAPPING, in part
+_TYPES = ("text", "textarea", "password", "multiplechoice")
+
+
 def check_survey(survey: Mapping[str, Any]) -> None:
-    """Refuse a survey that AWX would."""
-    for name, kind in (("name", str), ("description", str), ("spec", list)):
-        if not isinstance(survey.get(name), kind):
-            raise Refused(f"survey without {name}")
-    if not survey["spec"]:
-        raise Refused("survey without questions")
-    variables = [question.get("variable") for question in survey["spec"]]
-    if len(set(variables)) < len(variables):
-        raise Refused("variable twice")
+    """Refuse a survey that AWX would, of questions with text for an answer."""
+    # awx/api/views/__init__.py: JobTemplateSurveySpec._validate_spec_data
+    if not all(isinstance(survey.get(name), kind) for name, kind in (("name", str), ("description", str), ("spec", list))) or not survey["spec"]:
+        raise Refused("survey")
     for question in survey["spec"]:
-        for name, of_type in (("type", str), ("question_name", str), ("variable", str), ("required", bool)):
-            if not isinstance(question.get(name), of_type):
-                raise Refused(f"question without {name}")
-        kind = question["type"]
-        if kind not in SURVEY_TYPES:
-            raise Refused(f"type {kind}")
-        default = question.get("default", "")
-        if default != "" and not isinstance(default, SURVEY_TYPES[kind]):
-            raise Refused(f"default {default!r}")
-        if any(not isinstance(question.get(name), int | None) for name in ("min", "max")):
+        texts = (question.get("type"), question.get("question_name"), question.get("variable"), question.get("default", ""))
+        if not all(isinstance(text, str) for text in texts) or not isinstance(question.get("required"), bool) or question["type"] not in _TYPES:
+            raise Refused(f"question {question}")
+        if not all(isinstance(question.get(bound), int | None) for bound in ("min", "max")):
             raise Refused("bounds")
-        if kind in ("multiplechoice", "multiselect"):
-            if "choices" not in question:
-                raise Refused("no choices")
-            if any(not isinstance(choice, str) for choice in question["choices"]):
-                raise Refused("a choice that is no text, which no answer equals")
-            if any(line not in question["choices"] for line in default.splitlines()):
-                raise Refused("default is no choice")
-        if str(default).startswith("$encrypted$") and kind != "password":
-            raise Refused("reserved")
+        if question["type"] == "multiplechoice" and (
+            "choices" not in question or any(default not in question["choices"] for default in question["default"].splitlines())
+        ):
+            raise Refused("choices")
+    if len({question["variable"] for question in survey["spec"]}) < len(survey["spec"]):
+        raise Refused("variable twice")
 
 
-def check_answers(survey: Mapping[str, Any], answers: Mapping[str, Any]) -> None:
-    """Refuse answers to a survey that AWX would."""
+def answer_survey(survey: Mapping[str, Any], answers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the extra variables of a launch with those answers, or refuse them."""
     for question in survey["spec"]:
-        value = answers.get(question["variable"])
-        if value is None:
+        variable = question["variable"]
+        # awx/main/models/mixins.py: SurveyJobTemplateMixin._survey_element_validation
+        if variable not in answers:
             if question["required"]:
-                raise Refused(f"{question['variable']} is required")
-        elif question["type"] in ("text", "textarea", "password"):
-            if not isinstance(value, str) or not (question.get("min") or 0) <= len(value) <= (question.get("max") or len(value)):
-                raise Refused(f"{question['variable']}: length")
-        elif question["type"] == "multiplechoice" and value not in question["choices"]:
-            raise Refused(f"{question['variable']}: no choice")
+                raise Refused(f"'{variable}' value missing")
+        elif question["type"] == "multiplechoice":
+            if answers[variable] not in question["choices"]:
+                raise Refused(f"Value {answers[variable]} for '{variable}' expected to be one of {question['choices']}.")
+        elif not isinstance(answers[variable], str) or not question["min"] <= len(answers[variable]) <= question["max"]:
+            raise Refused(f"'{variable}' value")
+    # awx/main/models/mixins.py: SurveyJobTemplateMixin._update_unified_job_kwargs
+    return {**{question["variable"]: question["default"] for question in survey["spec"]}, **answers}
 
 
+# awx/main/utils/ansible.py: could_be_playbook
 def could_be_playbook(text: str) -> bool:
-    """Whether AWX offers a file as a playbook. Of `import_playbook` releases before 2023 know the short name alone."""
+    """Whether AWX offers a file as a playbook."""
     return any(re.match(r"^\s*?-?\s*?(?:hosts|include|import_playbook):\s*?.*?$", line) for line in text.splitlines())

@@ -35,13 +35,26 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 PROJECT = CHECKOUT / "docs/examples/awx_project"
+
+
+class _UnsafeDumper(yaml.SafeDumper):
+    """As awx/main/utils/safe_yaml.py writes answers: text is tagged, which ansible-core 2.19 and newer resolve to other types again."""
+
+    def represent_data(self, data: Any) -> Any:
+        return self.represent_scalar("!unsafe", data) if isinstance(data, str) else super().represent_data(data)
+
+
+def unsafe_yaml(variables: Mapping[str, Any]) -> str:
+    """Extra variables of a job, as AWX writes them."""
+    return yaml.dump(dict(variables), Dumper=_UnsafeDumper, default_flow_style=False)
+
+
 REGISTER, ENSURE_KEY_PAIR, ROTATE = "register.yml", "ensure_key_pair.yml", "rotate.yml"
 """Playbooks of the project."""
 NUMBERS = "whatsapp_numbers"
 """The group that they are for."""
-MAKE, WARN, REGISTERS, SUM_UP, PUBLISH = (
-    "Make the private key",
-    "Warn that the records vanish with this job's container",
+MAKE, REGISTERS, SUM_UP, PUBLISH = (
+    "Create the private key",
     "Register the public key of each number",
     "Sum up what was done",
     "Publish what came of each number",
@@ -246,7 +259,7 @@ class AWX:
             script = directory / "inventory/hosts"
             script.write_text(inventory.script(*slice_of))
             script.chmod(0o700)
-            (directory / "env/extravars").write_text(yaml.safe_dump({**(extra_vars or {}), **self._variables_about(number)}))
+            (directory / "env/extravars").write_text(unsafe_yaml({**(extra_vars or {}), **self._variables_about(number)}))
             arguments = ["-u", machine[0] if machine else "root"]
             arguments += ["--check"] if check else []
             arguments += ["--diff"] if diff else []

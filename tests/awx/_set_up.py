@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The playbook awx_setup, run with the real modules of awx.awx against a small AWX."""
+"""The playbook awx_setup, run with the real modules of awx.awx against as much of AWX as they need."""
 
 from __future__ import annotations
 
@@ -55,8 +55,9 @@ def awx_collection() -> Path:
 
 @pytest.fixture
 def controller() -> Iterator[Controller]:
-    with Controller(PROJECT) as controller:
-        yield controller
+    controller = Controller(PROJECT)
+    yield controller
+    controller.stop()
 
 
 class SetUp:
@@ -76,6 +77,7 @@ class SetUp:
             name="SSH to the endpoint",
             organization=controller.named("organizations", "Default")["id"],
             credential_type=controller.add("credential_types", name="Machine", kind="cloud", inputs={"fields": []}, injectors={})["id"],
+            inputs={},
         )
 
     def __call__(self, *args: str, env: dict[str, str] | None = None, **settings: Any) -> Run:

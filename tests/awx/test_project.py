@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 import yaml
 from awx import _rules
-from awx._runner import Credential
+from awx._runner import Credential, unsafe_yaml
 from support.playbook_runs import API_KEY, BIN, CHECKOUT, SID, KeyPair, Playbooks, Run, assert_nowhere, new_number, secret_lines
 from support.simulator.client import Simulator
+
+from dev.matrix.cores import environment
 
 PROJECT = CHECKOUT / "docs/examples/awx_project"
 FILES = CHECKOUT / "roles/awx_setup/files"
@@ -35,13 +37,15 @@ class Jobs:
         folder = playbooks.inputs / "awx"
         (folder / "env").mkdir(parents=True)
         self.env: dict[str, str] = {}
-        Credential(TYPE, _rules.check_credential(TYPE["inputs"], {**blank, **values})).inject(self.env, folder, folder)
+        Credential(TYPE, _rules.save_credential(TYPE["inputs"]["fields"], {**blank, **values})).inject(self.env, folder, folder)
 
     def run(self, playbook: str, *args: str, variables: dict[str, Any] | None = None, **answers: str) -> Run:
         group = {"hosts": {number: {} for number in self.numbers}, "vars": {"ansible_connection": "local"}}
         inventory = {"all": {"children": {"whatsapp_numbers": group}, "vars": variables or {}}}
         job = {"awx_job_id": 1, "tower_job_id": 1}
-        return self.playbooks.run(str(PROJECT / playbook), inventory, *args, env=self.env, variables={**job, **answers})
+        written = self.playbooks.inputs / "answers.yml"
+        written.write_text(unsafe_yaml({**job, **answers}))
+        return self.playbooks.run(str(PROJECT / playbook), inventory, "-e", f"@{written}", *args, env=self.env)
 
     def register(self, *args: str, variables: dict[str, Any] | None = None, **answers: str) -> Run:
         return self.run("register.yml", *args, variables=variables, **{**BLANK_ANSWERS, **answers})
@@ -108,9 +112,42 @@ def test_a_public_key_from_the_survey(playbooks: Playbooks, simulator: Simulator
     assert {number["fingerprint"] for outcome in run.of(REGISTER) for number in outcome.result["numbers"]} == {key.fingerprint}
 
 
+@pytest.fixture(params=["2.16", "2.18", "newest"])
+def on_a_core(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, simulator: Simulator) -> Playbooks:
+    programs = BIN if request.param == "newest" else environment(request.param) / "bin"
+    return Playbooks(tmp_path_factory.mktemp("s"), simulator.url, programs)
+
+
+def test_survey_answers_of_every_kind(on_a_core: Playbooks, simulator: Simulator, key: KeyPair) -> None:
+    """ansible-core 2.19 and newer make null, integers and booleans of them."""
+    jobs = Jobs(on_a_core, {"api_url": simulator.url, "sid": SID, "api_key": API_KEY})
+    one, two = jobs.numbers
+    typed = new_number()
+    records = {"flows_encryption_cache_path": str(on_a_core.folder / "records")}
+    answers = {"flows_encryption_public_key": key.public}
+
+    blank = jobs.register(variables=records, **answers, flows_encryption_force="")
+    assert reasons(blank) == dict.fromkeys(jobs.numbers, "absent")
+    # One number of the inventory, typed as AWX's form gives it: once, and on no host of the inventory.
+    again = jobs.register(variables=records, **answers, flows_encryption_phone_numbers=one.removeprefix("+"), flows_encryption_force="yes")
+    assert reasons(again) == {one: "forced"} and {outcome.host for outcome in again.of(REGISTER)} == {"localhost"}
+    requests = simulator.count()
+    for wrong in ("yes", ", ;"):
+        with pytest.raises(AssertionError, match=f"flows_encryption_phone_numbers is '({wrong}|True)'"):  # it ends before its summary
+            jobs.register(variables=records, **answers, flows_encryption_phone_numbers=wrong)
+
+    jobs.numbers = []
+    alone = jobs.register(**answers, flows_encryption_phone_numbers=typed, flows_encryption_cache_path=records["flows_encryption_cache_path"])
+    assert reasons(alone) == {typed: "absent"} and simulator.count() == requests + 1
+    assert set(simulator.registered()[SID]) == {one, two, typed}
+
+    checked = jobs.run("check.yml", variables={**records, **answers})
+    assert checked.rc == 0 and "3 numbers: 3 ok." in checked.text, checked.output
+
+
 def test_awx_offers_its_playbooks() -> None:
     playbooks = {path.name for path in PROJECT.glob("*.yml") if _rules.could_be_playbook(path.read_text())}
-    assert playbooks == {"ensure_key_pair.yml", "register.yml", "rotate.yml", "report.yml"}
+    assert playbooks == {"ensure_key_pair.yml", "register.yml", "rotate.yml", "report.yml", "check.yml"}
 
 
 def test_it_takes_the_versions_of_the_collection() -> None:

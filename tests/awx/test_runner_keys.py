@@ -6,11 +6,10 @@
 
 from __future__ import annotations
 
-from awx._runner import AWX, ENSURE_KEY_PAIR, MAKE, NUMBERS, REGISTER, WARN, Credential, Inventory, Job
-from functional.test_secrets import spellings
+from awx._runner import AWX, ENSURE_KEY_PAIR, MAKE, NUMBERS, REGISTER, Credential, Inventory, Job
 from support.endpoint.client import Endpoint
-from support.playbook_runs import API_KEY, SID, KeyPair, assert_nowhere, fingerprint_of, new_number, openssl, secret_lines
-from support.simulator.client import Simulator
+from support.playbook_runs import API_KEY, SID, KeyPair, assert_nowhere, fingerprint_of, new_number, openssl, secret_lines, spellings
+from support.simulator.client import Simulator, waba_numbers
 
 
 def of_numbers(*numbers: str, **variables: object) -> Inventory:
@@ -37,7 +36,7 @@ def test_a_key_and_records_need_a_place_that_lasts(awx: AWX, simulator: Simulato
     inventory.variables["flows_encryption_key_path_is_persistent"] = "yes"
     job = awx.run(REGISTER, inventory, credentials=[account])
     assert job.status == "successful" and job.reasons() == dict.fromkeys(numbers, "absent"), job.stdout
-    assert len(job.of(WARN)) == 1 and job.text.count("Warning:") == 1
+    assert job.text.count("vanishes with them") == 1
     for part in ("registers every number again", "flows_encryption_api_host", "flows_encryption_cache_path_is_persistent"):
         assert part in job.text
     assert sum("/.ansible/kaleyra_flows_encryption/" in name and not name.endswith("lock") for name in job.vanished) == 2, job.vanished
@@ -50,8 +49,23 @@ def test_a_key_and_records_need_a_place_that_lasts(awx: AWX, simulator: Simulato
         job = awx.run(REGISTER, inventory, credentials=[account])
         assert job.status == "successful" and set(job.summary("changed")) == changed, job.stdout
         assert (job.reasons(), simulator.count()) == (dict.fromkeys(numbers, status), requests)
-        assert not job.of(WARN) and private.read_text() == content
+        assert "vanishes with them" not in job.text and private.read_text() == content
     assert simulator.registered() == {SID: dict.fromkeys(numbers, fingerprint)}
+
+
+def test_a_second_job_registers_nothing_where_keys_are_read_back(awx: AWX, simulator: Simulator, account: Credential, key: KeyPair) -> None:
+    """Nothing lasts from job to job; token and account IDs come with the credential."""
+    numbers, token = [new_number(), new_number()], "EAAtoken-of-the-jobs-2001"
+    simulator.configure(access_token=token, wabas={"1001": waba_numbers(numbers)})
+    inventory = of_numbers(*numbers, read_back="meta", meta_api_url=f"{simulator.url}/v23.0", public_key=key.public)
+    credential = account.but(meta_access_token=token, meta_waba_ids="1001")
+    for reason, registrations in (("absent", 2), ("up_to_date", 2)):
+        job = awx.run(REGISTER, inventory, credentials=[credential])
+        assert job.status == "successful" and job.reasons() == dict.fromkeys(numbers, reason), job.stdout
+        assert simulator.methods()["POST"] == registrations
+        assert "vanishes with them" not in job.text
+        assert_nowhere([token], {"output": job.stdout, **job.files})
+    assert simulator.registered() == {SID: dict.fromkeys(numbers, key.fingerprint)}
 
 
 def test_a_private_key_by_a_credential(awx: AWX, simulator: Simulator, account: Credential, key: KeyPair) -> None:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import yaml
-from awx._runner import AWX, CHECKOUT, ENSURE_KEY_PAIR, NUMBERS, PUBLISH, REGISTER, SUM_UP, WARN, Credential, Inventory, Job
+from awx._runner import AWX, CHECKOUT, ENSURE_KEY_PAIR, NUMBERS, PUBLISH, REGISTER, SUM_UP, Credential, Inventory, Job
 from awx._sshd import Host
 from support.playbook_runs import SID, WA_400, KeyPair, new_number
 from support.simulator.client import Simulator
@@ -139,4 +139,4 @@ def test_relaunch_on_failed_hosts_and_what_is_published(
         return Counter(event["event_data"]["task"] for event in done.events if event["event"] in RESULTS)
 
     assert results(again)[PUBLISH] == results(job)[PUBLISH] == 1
-    assert {task for task, count in results(job).items() if count == 1} == {WARN, SUM_UP, PUBLISH}
+    assert {task for task, count in results(job).items() if count == 1} == {SUM_UP, PUBLISH}

@@ -69,6 +69,7 @@ def test_from_nothing_and_again(
         f"{NAME} - Ensure key pair": ("ensure_key_pair.yml", "run"),
         REGISTER: ("register.yml", "run"),
         f"{NAME} - Register (dry run)": ("register.yml", "check"),
+        f"{NAME} - Check": ("check.yml", "run"),
         f"{NAME} - Rotate key pair": ("rotate.yml", "run"),
     }
     for item in templates:
@@ -110,7 +111,7 @@ def test_slices_and_secrets(set_up: SetUp, key: KeyPair, tmp_path: Path) -> None
     # A slice lacks the key host and its variables.
     variables = json.loads(set_up.controller.named("inventories", NAME)["variables"])
     assert variables["ansible_host"] == "10.0.0.7" and variables["ansible_user"] == "flows"
-    slices = {item["name"]: item["job_slice_count"] for item in set_up.controller.objects["job_templates"].values()}
+    slices = {item["name"]: item.get("job_slice_count", 1) for item in set_up.controller.objects["job_templates"].values()}
     assert slices[REGISTER] == 3 and slices[f"{NAME} - Ensure key pair"] == 1
 
     renewed = {"KALEYRA_API_KEY": "Renewed-Api-Key-4711"}
@@ -137,12 +138,33 @@ def test_check_mode_and_what_others_did(set_up: SetUp) -> None:
     group = set_up.controller.named("groups", "whatsapp_numbers")
     added = set_up.controller.add("hosts", name="+393331234509", inventory=group["inventory"])
     group["hosts"].append(added["id"])
-    assert ok(set_up("--check", forks=20)).changed() == 4
+    assert ok(set_up("--check", forks=20)).changed() == 5
     assert set_up.controller.written == []
 
     assert ok(set_up(phone_numbers=[*NUMBERS, "+393331234503"])).changed() == 2
     hosts = {set_up.controller.objects["hosts"][number]["name"] for number in group["hosts"]}
     assert hosts == {*NUMBERS, "+393331234503", "+393331234509"}
+
+
+def test_project_whose_update_failed_is_updated_again(set_up: SetUp) -> None:
+    set_up.controller.failing_updates = 2
+    first = set_up()
+    assert first.rc == 2 and "Project update failed" in first.text
+
+    second = set_up()
+    assert second.rc == 2 and "Playbook not found for project." in second.text
+    assert second.text.count("TASK [kaleyra.whatsapp.awx_setup : Update the project]") == 1
+
+    third = ok(set_up())
+    assert f"{NAME} - Register" in set_up.controller.names("job_templates")
+    assert third.failed() == set() and ok(set_up()).changed() == 0
+
+
+def test_rotation_needs_an_endpoint(set_up: SetUp) -> None:
+    ok(set_up(endpoint_url=""))
+    assert f"{NAME} - Rotate key pair" not in set_up.controller.names("job_templates")
+    ok(set_up(endpoint_url=None, variables={"flows_encryption_endpoint_url": "https://flows.example.com/endpoint"}))
+    assert f"{NAME} - Rotate key pair" in set_up.controller.names("job_templates")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Pages as the role writes them, and a browser to look at them."""
+"""Pages as the role writes them, and a browser to open them in."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 @pytest.fixture(scope="session")
 def pages(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The page of a fleet: ``0``, ``3``, ``10000``, ``hostile`` or ``many keys``; made once each."""
+    """The page of a fleet: ``0``, ``3``, ``10000`` or ``hostile``; made once each."""
     made: dict[str, Path] = {}
 
     def make(name: str) -> Path:
@@ -61,12 +61,8 @@ def pages(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Callable[
             write_record(folder, "+919876500001", KEYS[0])
             api = quote(HOSTILE, safe="")
             (folder / f"{api},{SID},+919876500002.json").write_text("junk")
-            proof = {"url": f"https://x/{HOSTILE}", "active": True, "latency_ms": HOSTILE, "fingerprint": HOSTILE}
-            return report(folder, report_title=HOSTILE, endpoint_proof=proof)
-        if name == "many keys":
-            for i in range(24):
-                write_record(folder, f"+9198765{i:05}", KEYS[i // 2])
-            return report(folder)
+            verification = {"url": f"https://x/{HOSTILE}", "active": True, "latency_ms": HOSTILE, "fingerprint": HOSTILE}
+            return report(folder, report_title=HOSTILE, endpoint_verification=verification)
         return report(folder, report_phone_numbers=numbers, report_fingerprint=KEYS[0])
 
     return lambda name: made.get(name) or made.setdefault(name, make(name))
@@ -85,6 +81,6 @@ def _browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def browser(_browser: Browser) -> Browser:
-    """As if just started: a wide screen, light colours, scripts on."""
+    """As just started: a wide screen, light colours, scripts on."""
     _browser.reset()
     return _browser

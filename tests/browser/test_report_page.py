@@ -18,7 +18,7 @@ from selenium.webdriver.support.ui import Select
 
 Pages = Callable[[str], Path]
 
-EVERY_PAGE = ["0", "3", "10000", "hostile", "many keys"]
+EVERY_PAGE = ["0", "3", "10000", "hostile"]
 NUMBERS = "tbody td.number"
 STATUSES = "tbody .status"
 
@@ -53,7 +53,7 @@ return poor;
 
 
 @pytest.mark.parametrize("name", EVERY_PAGE)
-def test_it_opens_without_a_complaint_or_a_request(browser: Browser, pages: Pages, name: str) -> None:
+def test_opens_without_errors_or_requests(browser: Browser, pages: Pages, name: str) -> None:
     browser.open(pages(name))
     assert browser.complaints() == []
     assert [url for url in browser.requests() if url != "data:,"] == [pages(name).as_uri()]
@@ -61,15 +61,15 @@ def test_it_opens_without_a_complaint_or_a_request(browser: Browser, pages: Page
     assert browser.run("return [...document.querySelectorAll('main svg.bar rect')].every((part) => part.getBoundingClientRect().width > 3)")
 
 
-def test_no_numbers_are_said_to_be_none(browser: Browser, pages: Pages) -> None:
+def test_no_records(browser: Browser, pages: Pages) -> None:
     browser.open(pages("0"))
     assert browser.texts(".verdict") == ["There are no records. Nothing has been registered with this folder of records."]
     assert browser.all("table") == []
 
 
-def test_what_differs_comes_first(browser: Browser, pages: Pages) -> None:
+def test_order_with_an_expected_key(browser: Browser, pages: Pages) -> None:
     browser.open(pages("3"))
-    assert browser.texts(".verdict") == ["1 of 3 numbers does not surely carry the expected key. It comes first below."]
+    assert browser.texts(".verdict") == ["1 of 3 numbers is not confirmed to carry the expected key. It comes first below."]
     assert list(zip(browser.texts(NUMBERS), browser.texts(STATUSES), strict=True)) == [
         ("+919876500002", "≠Another key"),
         ("+919876500000", "✓As expected"),
@@ -85,7 +85,7 @@ def test_what_differs_comes_first(browser: Browser, pages: Pages) -> None:
     assert shown == ["Another key", "Unreadable", "Unconfirmed", "Absent", "As expected"]
 
 
-def test_with_no_key_expected_the_rarest_comes_first(browser: Browser, report: Callable[..., Path], tmp_path: Path) -> None:
+def test_order_without_an_expected_key(browser: Browser, report: Callable[..., Path], tmp_path: Path) -> None:
     for i, key in enumerate((0, 0, 1, 0)):
         write_record(tmp_path, f"+9198765{i:05}", KEYS[key])
     browser.open(report(tmp_path))
@@ -93,7 +93,7 @@ def test_with_no_key_expected_the_rarest_comes_first(browser: Browser, report: C
     assert set(browser.texts(STATUSES)) == {"✓Confirmed"}
 
 
-def test_a_click_on_a_column_sorts_by_it_and_another_turns_it_round(browser: Browser, pages: Pages) -> None:
+def test_click_on_a_column_sorts(browser: Browser, pages: Pages) -> None:
     browser.open(pages("10000"))
     browser.one("#by-number button").click()
     first = [f"+9198765{i:05}" for i in range(200)]
@@ -127,7 +127,7 @@ def test_the_keyboard_does_it_all_and_shows_where_it_is(browser: Browser, pages:
     assert browser.run("return document.activeElement.id") == "more"
 
 
-def test_filters_narrow_it_down_together_and_say_how_many_are_left(browser: Browser, pages: Pages) -> None:
+def test_filters(browser: Browser, pages: Pages) -> None:
     browser.open(pages("10000"))
     assert browser.texts("#count") == ["10,000 numbers, the first 200 shown."]
     status, key = Select(browser.one("#status")), Select(browser.one("#key"))
@@ -152,7 +152,7 @@ def test_filters_narrow_it_down_together_and_say_how_many_are_left(browser: Brow
             assert found.startswith(f"{found_by_it:,} of 10,000" if found_by_it else "No number")
 
 
-def test_ten_thousand_numbers_are_laid_out_as_they_are_asked_for(browser: Browser, pages: Pages) -> None:
+def test_ten_thousand_numbers_in_steps(browser: Browser, pages: Pages) -> None:
     browser.open(pages("10000"))
     assert len(browser.texts(NUMBERS)) == 200
     assert browser.texts("#more") == ["Show 200 more"]
@@ -165,8 +165,8 @@ def test_ten_thousand_numbers_are_laid_out_as_they_are_asked_for(browser: Browse
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", EVERY_PAGE)
-def test_every_text_can_be_read_in_light_and_dark(browser: Browser, pages: Pages, name: str, scheme: str) -> None:
+@pytest.mark.parametrize("name", ["0", "10000", "hostile"])
+def test_contrast_in_light_and_dark(browser: Browser, pages: Pages, name: str, scheme: str) -> None:
     browser.media(prefers_color_scheme=scheme)
     browser.open(pages(name))
     brightness = browser.run("return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
@@ -174,9 +174,9 @@ def test_every_text_can_be_read_in_light_and_dark(browser: Browser, pages: Pages
     assert browser.run(POOR_CONTRAST) == {}
 
 
-@pytest.mark.parametrize("width", [320, 390, 740, 960, 970, 1280, 2560])
-@pytest.mark.parametrize("name", EVERY_PAGE)
-def test_no_screen_is_too_narrow(browser: Browser, pages: Pages, name: str, width: int) -> None:
+@pytest.mark.parametrize("width", [320, 740, 970, 2560])
+@pytest.mark.parametrize("name", ["10000", "hostile"])
+def test_fits_every_screen(browser: Browser, pages: Pages, name: str, width: int) -> None:
     browser.screen(width)
     browser.open(pages(name))
     assert browser.run("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
@@ -187,7 +187,7 @@ def test_no_screen_is_too_narrow(browser: Browser, pages: Pages, name: str, widt
     assert browser.run(outside) == []
 
 
-def test_on_a_phone_it_is_a_table_still_to_those_who_hear_it(browser: Browser, pages: Pages) -> None:
+def test_screen_readers_get_a_table(browser: Browser, pages: Pages) -> None:
     for width in (1280, 390):
         browser.screen(width)
         browser.open(pages("3"))
@@ -199,12 +199,12 @@ def test_on_a_phone_it_is_a_table_still_to_those_who_hear_it(browser: Browser, p
         for expected in (
             *(("button", column) for column in ("Status", "Number", "Key", "Since", "Account")),
             *(("searchbox", "Search"), ("combobox", "Status"), ("combobox", "Key"), ("search", "Filter the numbers")),
-            *(("heading", "The fleet by key and state"), ("image", "Share of each key and state, as listed below"), ("status", "")),
+            *(("heading", "Numbers by key and state"), ("image", "Share of each key and state, as listed below"), ("status", "")),
         ):
             assert any(role == expected[0] and name.startswith(expected[1]) for role, name in named), (expected, named)
 
 
-def test_what_looks_like_markup_stays_text(browser: Browser, pages: Pages) -> None:
+def test_markup_stays_text(browser: Browser, pages: Pages) -> None:
     browser.open(pages("hostile"))
     assert browser.run("return window.harmed") is None
     assert browser.all("img") == []
@@ -217,7 +217,7 @@ def test_what_looks_like_markup_stays_text(browser: Browser, pages: Pages) -> No
     assert browser.texts(NUMBERS) == ["+919876500002"]
 
 
-def test_its_policy_lets_nothing_else_run_or_load(browser: Browser, pages: Pages) -> None:
+def test_policy_lets_nothing_else_run_or_load(browser: Browser, pages: Pages) -> None:
     browser.open(pages("3"))
     browser.requests()
     browser.run(
@@ -237,17 +237,17 @@ def test_its_policy_lets_nothing_else_run_or_load(browser: Browser, pages: Pages
     assert browser.requests() == []
 
 
-def test_with_scripts_off_it_says_what_differs_all_the_same(browser: Browser, pages: Pages) -> None:
+def test_without_scripts(browser: Browser, pages: Pages) -> None:
     browser.command("Emulation.setScriptExecutionDisabled", value=True)
     browser.open(pages("3"))
     said = browser.one("body").text
-    assert "1 of 3 numbers does not surely carry the expected key" in said
+    assert "1 of 3 numbers is not confirmed to carry the expected key" in said
     assert "+919876500002: confirmed" in said and "+919876500000" not in said
     assert KEYS[0] in said and KEYS[1] in said
     assert not browser.one("#table").is_displayed()
 
 
-def test_on_paper_every_number_stands_and_no_control(browser: Browser, pages: Pages) -> None:
+def test_on_paper(browser: Browser, pages: Pages) -> None:
     browser.media(media="print", prefers_color_scheme="dark")
     browser.open(pages("10000"))
     assert browser.run("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
@@ -259,20 +259,16 @@ def test_on_paper_every_number_stands_and_no_control(browser: Browser, pages: Pa
     assert len(browser.texts(NUMBERS)) == 200
     pdf = browser.print()
     assert len(browser.texts(NUMBERS)) == 1000
+    printed = browser.run("return document.getElementById('printed').textContent")
+    assert re.fullmatch(r"Printed 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC\. Numbers filtered by: “\+919876500”\.", printed)
+    browser.media(media="print")
+    assert browser.one("#printed").is_displayed()
+    assert set(browser.texts("td.key code")) <= {*KEYS}  # the whole fingerprint
     sheets = len(re.findall(rb"/Type\s*/Page\b", pdf))
     assert 20 < sheets < 60
 
 
-def test_more_than_eight_other_keys_are_told_in_one_line(browser: Browser, pages: Pages) -> None:
-    browser.open(pages("many keys"))
-    parts = browser.texts(".parts li")
-    assert len(parts) == 9
-    assert parts[0].split() == ["Key", *parts[0].split()[1:2], "2", "8.3", "%"]
-    assert parts[-1].split() == ["4", "further", "keys", "8", "33.3", "%"]
-    assert len(Select(browser.one("#key")).options) == 13
-
-
-def test_motion_is_left_out_for_those_who_ask(browser: Browser, pages: Pages) -> None:
+def test_reduced_motion(browser: Browser, pages: Pages) -> None:
     for wish, lasts in (("no-preference", True), ("reduce", False)):
         browser.media(prefers_reduced_motion=wish)
         browser.open(pages("3"))

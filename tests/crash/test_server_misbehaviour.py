@@ -404,7 +404,7 @@ def test_the_record_says_no_more_than_the_server_holds(name: str, doors: dict[st
                 assert record["fingerprint"] == held
         states = [record["state"] for record in one.records]
         assert states == {None: ["confirmed"], "rejected": [], "unknown": ["unconfirmed"]}[case.outcome]
-        assert one.litter == []
+        assert one.leftovers == []
 
 
 @pytest.mark.parametrize("name", BY_NAME)

@@ -28,18 +28,19 @@ import yaml
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import PODS
 from support.authority import Authority
 from support.endpoint.client import Endpoint
-from support.playbook_runs import CHECKOUT, WA_400, Playbooks, Run, openssl
+from support.playbook_runs import BIN, CHECKOUT, COLLECTIONS, WA_400, Playbooks, Run, openssl
 from support.servers import Proxy, Servers, leading_to
-from support.simulator.client import Simulator
+from support.simulator.client import Simulator, waba_numbers
 
 API_KEY = "Api-Key-Of-The-Documentation-7d1f"
+META_ACCESS_TOKEN = "EAAtoken-of-the-documentation-7d1f"
 MODULES = sorted(path.stem for path in (CHECKOUT / "plugins/modules").glob("[!_]*.py"))
 # AWX's files and jobs are no snippets to be run one by one: they have tests of their own.
 _TEXTS = [str(path.relative_to(CHECKOUT)) for pattern in ("*.md", "docs/*.md", "roles/*/*.md") for path in CHECKOUT.glob(pattern)]
 PAGES = sorted(text for text in _TEXTS if "awx" not in text)
 
 # What sets up the machine, and not the collection's work.
-_NOT_RUN = ("make ", "ansible-galaxy collection install ", "python -m pip install ", "git clone ", "cd ")
+_NOT_RUN = ("make ", "ansible-galaxy collection install ", "python -m pip install ", "python -m pytest ", "git clone ", "cd ", ". .cache/")
 _ROOTS = ("/etc/flows", "/srv/reports", "/var/lib/flows")
 _REGISTER = "kaleyra.whatsapp.flows_encryption"
 
@@ -90,6 +91,14 @@ class Reader:
     def __init__(self, playbooks: Playbooks, folder: Path) -> None:
         self._playbooks, self.folder, self.done = playbooks, playbooks.inputs, 0
         self._simulator = Simulator({sid: API_KEY for page in _everything() for sid in re.findall(r"HXAP16\w+", page)})
+        self._simulator.configure(
+            access_token=META_ACCESS_TOKEN,
+            kaleyra_get="data",
+            wabas={
+                "102290129340398": waba_numbers([f"+91987654321{n}" for n in range(3)], status="CONNECTED"),
+                "104996122399160": waba_numbers(["+393331234567"], first_id=3_000_001, status="CONNECTED"),
+            },
+        )
         self._prepare()
         self._endpoint = Endpoint(folder / "endpoint-keys", self._private_keys())
         servers, authority = Servers(), Authority(folder, "authority")
@@ -97,11 +106,13 @@ class Reader:
         for host, url in {
             **{urlsplit(url).hostname or "": self._simulator.url for url in PODS.values()},
             "flows.example.com": self._endpoint.url,
+            "graph.facebook.com": self._simulator.url,
         }.items():
             places[host] = servers.start(leading_to(urlsplit(url).port or 0), certificate=authority.issue(host))
         self.environment = {
             "ANSIBLE_PIPELINING": "true",  # fewer files, so that many runs take less time
             "KALEYRA_API_KEY": API_KEY,
+            "META_ACCESS_TOKEN": META_ACCESS_TOKEN,
             "HTTPS_PROXY": f"http://127.0.0.1:{servers.start(Proxy(places=places))}",
             "SSL_CERT_FILE": str(authority.path),
         }
@@ -110,6 +121,7 @@ class Reader:
             yaml.safe_dump(
                 {
                     "vault_kaleyra_api_key": API_KEY,
+                    "vault_meta_access_token": META_ACCESS_TOKEN,
                     "vault_meta_app_secret": "the secret of an app",
                     "vault_flows_passphrase": "the passphrase of a key",
                     "flows_public_key": (self.folder / "public.pem").read_text(),
@@ -170,7 +182,7 @@ class Reader:
                     self._command(line)
             elif block.language == "yaml":
                 content = yaml.safe_load(block.text)
-                if isinstance(content, dict):
+                if isinstance(content, dict) and "plugin" not in content:
                     unused = True
                 if block.name or isinstance(content, dict):
                     self._write(block.name or "group_vars/all/page.yml", block.text)
@@ -213,6 +225,13 @@ class Reader:
             self.environment[name] = value.replace("...", API_KEY)
         elif words[0] == "openssl":
             subprocess.run(words, cwd=self.folder, check=True, capture_output=True)
+            self.done += 1
+        elif words[0] in ("ansible", "ansible-inventory"):
+            clean = {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(self.folder), "LANG": "C.UTF-8", "ANSIBLE_COLLECTIONS_PATH": COLLECTIONS}
+            environment = {**clean, **self.environment}
+            command = [str(BIN / words[0]), *words[1:]]
+            done = subprocess.run(command, cwd=self.folder, env=environment, check=False, capture_output=True, text=True)
+            assert done.returncode == 0 and "unreachable" not in done.stdout.lower(), done.stdout + done.stderr
             self.done += 1
         elif words[0] == "ansible-playbook":
             sent = self._simulator.count()

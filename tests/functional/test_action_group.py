@@ -10,22 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from functional.test_info import INFO
-from support.playbook_runs import API_KEY, AS_A_MODULE, EXECUTION_MODES, MODULE, SID, KeyPair, Playbooks, Run, assert_nowhere, new_number
+from support.playbook_runs import API_KEY, AS_A_MODULE, EXECUTION_MODES, INFO, MODULE, SID, KeyPair, Playbooks, Run, assert_nowhere, new_number
 from support.simulator.client import Simulator
+
+pytestmark = pytest.mark.slow
 
 GROUP = "group/kaleyra.whatsapp.kaleyra"
 
 
-def run_with(playbooks: Playbooks, door: str, defaults: dict[str, Any], tasks: list[dict[str, Any]], *args: str) -> Run:
-    environment = {"ASKS_FOR_A_PROCESS": "yes"} if door == AS_A_MODULE else {}
+def run_with(playbooks: Playbooks, execution_mode: str, defaults: dict[str, Any], tasks: list[dict[str, Any]], *args: str) -> Run:
+    environment = {"ASKS_FOR_A_PROCESS": "yes"} if execution_mode == AS_A_MODULE else {}
     play = {"hosts": "all", "gather_facts": False, "module_defaults": {GROUP: defaults}, "environment": environment, "tasks": tasks}
     return playbooks.run([play], {"all": {"hosts": {"here": {"ansible_connection": "local"}}}}, *args)
 
 
-@pytest.mark.parametrize("door", EXECUTION_MODES)
+@pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
 def test_modules_of_the_group_take_what_they_share(
-    playbooks: Playbooks, simulator: Simulator, key: KeyPair, tmp_path: Path, door: str
+    playbooks: Playbooks, simulator: Simulator, key: KeyPair, tmp_path: Path, execution_mode: str
 ) -> None:
     mine, other = new_number(), new_number()
     defaults = {
@@ -42,7 +43,7 @@ def test_modules_of_the_group_take_what_they_share(
     }
     run = run_with(
         playbooks,
-        door,
+        execution_mode,
         defaults,
         [
             {"name": "register", MODULE: {}},
@@ -53,7 +54,7 @@ def test_modules_of_the_group_take_what_they_share(
         "-vvvv",
     )
     assert run.rc == 0, run.output
-    assert run.modules == (["kaleyra_flows_encryption"] * 2 + ["kaleyra_flows_encryption_info"] * 2 if door == AS_A_MODULE else [])
+    assert run.modules == (["kaleyra_flows_encryption"] * 2 + ["kaleyra_flows_encryption_info"] * 2 if execution_mode == AS_A_MODULE else [])
     assert simulator.registered() == {SID: {mine: key.fingerprint, other: key.fingerprint}}
     asked = run.one("ask")
     assert [(n["phone_number"], n["sid"], n["as_expected"]) for n in asked["numbers"]] == [(mine, SID, True)]
@@ -62,9 +63,9 @@ def test_modules_of_the_group_take_what_they_share(
     assert_nowhere([API_KEY], {"output": run.output})
 
 
-@pytest.mark.parametrize("door", EXECUTION_MODES)
-def test_what_concerns_one_module_alone_is_no_default_for_the_group(playbooks: Playbooks, door: str) -> None:
-    run = run_with(playbooks, door, {"force": True}, [{"name": "ask", INFO: {}, "ignore_errors": True}])
+@pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
+def test_what_concerns_one_module_alone_is_no_default_for_the_group(playbooks: Playbooks, execution_mode: str) -> None:
+    run = run_with(playbooks, execution_mode, {"force": True}, [{"name": "ask", INFO: {}, "ignore_errors": True}])
     assert "Unsupported parameters" in run.one("ask")["msg"] and "force" in run.one("ask")["msg"]
 
 

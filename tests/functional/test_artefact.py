@@ -73,6 +73,7 @@ def test_it_holds_what_users_need_and_nothing_else(artefact: pathlib.Path) -> No
     assert {name for name in files if name.startswith(folders)} == source - makes_the_site - {"docs/images/draw.py"}
 
 
+@pytest.mark.slow
 def test_installed_from_it_modules_and_role_are_documented(artefact: pathlib.Path, tmp_path: pathlib.Path) -> None:
     environment = {"ANSIBLE_COLLECTIONS_PATH": str(tmp_path), "PYTHONPATH": ""}
     run("ansible-galaxy", "collection", "install", "--offline", "--no-deps", "-p", str(tmp_path), str(artefact), home=tmp_path, **environment)

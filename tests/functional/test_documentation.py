@@ -26,6 +26,7 @@ def reader(playbooks: Playbooks, tmp_path: Path) -> Iterator[Reader]:
 
 
 @pytest.mark.parametrize("module", MODULES)
+@pytest.mark.slow
 def test_examples_of_a_module_run(reader: Reader, module: str) -> None:
     if module in AFTERWARDS:
         reader.register()
@@ -34,6 +35,7 @@ def test_examples_of_a_module_run(reader: Reader, module: str) -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
+@pytest.mark.slow
 def test_what_a_page_says_can_be_done(reader: Reader, page: str) -> None:
     if page in AFTERWARDS:
         reader.register()

@@ -99,6 +99,7 @@ def test_worker_and_module_give_the_same_results(playbooks: Playbooks, endpoint:
 
 
 @pytest.mark.parametrize("mode", EXECUTION_MODES)
+@pytest.mark.slow
 def test_check_mode_sends_too_and_changes_nothing(playbooks: Playbooks, endpoint: Endpoint, key: KeyPair, mode: str) -> None:
     tasks = [ping("ping", mode, url=endpoint.url, app_secret=APP_SECRET, business_public_key=key.public)]
     for arguments in (["--check", "--diff"], ["--diff"]):
@@ -108,6 +109,7 @@ def test_check_mode_sends_too_and_changes_nothing(playbooks: Playbooks, endpoint
     assert endpoint.answered() == [200, 421, 432] * 2
 
 
+@pytest.mark.slow
 def test_until_waits_for_the_key(playbooks: Playbooks, endpoint: Endpoint, other_key: KeyPair) -> None:
     private = playbooks.inputs / "other.pem"
     private.write_text(other_key.private)
@@ -128,6 +130,7 @@ def test_until_waits_for_the_key(playbooks: Playbooks, endpoint: Endpoint, other
     assert answered[0] == 421 and answered[-3:] == [200, 421, 432]
 
 
+@pytest.mark.slow
 def test_async(playbooks: Playbooks, endpoint: Endpoint, key: KeyPair, other_key: KeyPair) -> None:
     background = {"async": 60, "poll": 1}
     given = {"url": endpoint.url, "app_secret": APP_SECRET}
@@ -146,6 +149,7 @@ def test_async(playbooks: Playbooks, endpoint: Endpoint, key: KeyPair, other_key
 
 
 @pytest.mark.parametrize(("mode", "callback"), [(WORKER, "ansible.posix.json"), (AS_A_MODULE, "ansible.builtin.default")])
+@pytest.mark.slow
 def test_secrets_are_nowhere(playbooks: Playbooks, key: KeyPair, mode: str, callback: str) -> None:
     """The endpoint repeats the secret wherever it can."""
     ways = {
@@ -190,6 +194,7 @@ def test_secrets_are_nowhere(playbooks: Playbooks, key: KeyPair, mode: str, call
     assert_nowhere(secrets, {"the output": run.output, **playbooks.leftovers()})
 
 
+@pytest.mark.slow
 def test_action_group_defaults_do_not_apply(
     playbooks: Playbooks, endpoint: Endpoint, key: KeyPair
 ) -> None:
@@ -200,6 +205,7 @@ def test_action_group_defaults_do_not_apply(
     assert run.one("ping")["active"]
 
 
+@pytest.mark.slow
 def test_what_an_endpoint_says_is_not_a_template(playbooks: Playbooks, key: KeyPair, tmp_path: Path) -> None:
     """It is shown, also where the result is used in another task."""
     mark = tmp_path / "mark"

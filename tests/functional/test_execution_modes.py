@@ -104,21 +104,24 @@ def test_only_what_asks_for_a_process_gets_one(playbooks: Playbooks, simulator: 
     assert simulator.registered() == {SID: dict.fromkeys(numbers.values(), key.fingerprint)}
 
 
+@pytest.mark.slow
 def test_environment_and_become_of_the_play_count_too(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
     task = playbooks.task("register", WORKER, phone_number="{{ number }}", business_public_key=key.public)
     hosts = {"hosts": {"here": {"ansible_connection": "local", "number": new_number()}}}
     # The task's own environment is what the module gets its credentials from.
     block = {"block": [task], "environment": {"KALEYRA_SID": SID}}
-    run = playbooks.run([{"hosts": "all", "gather_facts": False, "tasks": [block]}], {"all": hosts}, variables={"sid": ""})
-    assert run.modules == ["kaleyra_flows_encryption"]
+    plays: list[dict[str, Any]] = [
+        {"hosts": "all", "gather_facts": False, "tasks": [block]},
+        {"hosts": "all", "gather_facts": False, "environment": {"KALEYRA_SID": SID}, "tasks": [{**task, "name": "again"}]},
+    ]
+    run = playbooks.run(plays, {"all": hosts}, variables={"sid": ""})
+    assert run.modules == ["kaleyra_flows_encryption"] * 2
     assert run.one("register")["reason"] == "absent"
-    play = {"hosts": "all", "gather_facts": False, "environment": {"KALEYRA_SID": SID}, "tasks": [task]}
-    run = playbooks.run([play], {"all": hosts}, variables={"sid": ""})
-    assert run.modules == ["kaleyra_flows_encryption"]
-    assert run.one("register")["reason"] == "up_to_date"
+    assert run.one("again")["reason"] == "up_to_date"
     assert simulator.count() == 1
 
 
+@pytest.mark.slow
 def test_without_requests_on_the_controller_the_module_does_it(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair, tmp_path: Path
 ) -> None:
@@ -144,14 +147,15 @@ def test_without_requests_on_the_controller_the_module_does_it(
     assert simulator.count() == 1
 
 
-@pytest.mark.parametrize("door", EXECUTION_MODES)
+@pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
+@pytest.mark.slow
 def test_an_unchanged_run_imports_neither_requests_nor_cryptography(
-    playbooks: Playbooks, key: KeyPair, door: str, tmp_path: Path
+    playbooks: Playbooks, key: KeyPair, execution_mode: str, tmp_path: Path
 ) -> None:
     imports = tmp_path / "imports"
     watch = site(tmp_path / "watch", WATCH)
     env = {"PYTHONPATH": watch, "MODULE_PYTHONPATH": watch, "IMPORTS_FILE": str(imports)}
-    tasks = [playbooks.task("register", door, phone_number=new_number(), business_public_key=key.public)]
+    tasks = [playbooks.task("register", execution_mode, phone_number=new_number(), business_public_key=key.public)]
 
     def imported() -> tuple[set[str], set[str]]:
         """What the first process has imported, which is Ansible itself, and what all others have."""
@@ -167,20 +171,21 @@ def test_an_unchanged_run_imports_neither_requests_nor_cryptography(
 
     run = playbooks.run_tasks(tasks, env=env)
     assert run.changed() == 0
-    assert_execution_mode(run, door)
+    assert_execution_mode(run, execution_mode)
     own, others = imported()
     assert "requests" not in own
     assert others == set()
 
 
-@pytest.mark.parametrize("door", EXECUTION_MODES)
+@pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
+@pytest.mark.slow
 def test_a_loop_goes_on_after_a_failure_and_keeps_its_connection(
-    playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: str
+    playbooks: Playbooks, simulator: Simulator, key: KeyPair, execution_mode: str
 ) -> None:
     numbers = [new_number() for dummy in range(5)]
     simulator.faults({numbers[1]: [WA_400]})
     loop = {"loop": numbers}
-    tasks = [playbooks.task("register", door, loop, phone_number="{{ item }}", business_public_key=key.public)]
+    tasks = [playbooks.task("register", execution_mode, loop, phone_number="{{ item }}", business_public_key=key.public)]
 
     run = playbooks.run_tasks(tasks)
     assert {number: result["failed"] for number, result in run.by_item("register").items()} == {
@@ -190,7 +195,7 @@ def test_a_loop_goes_on_after_a_failure_and_keeps_its_connection(
     state = simulator.state()
     assert set(state["registered"][SID]) == {*numbers} - {numbers[1]}
     assert state["request_count"] == 5
-    assert state["connection_count"] == (1 if door == WORKER else 5)
+    assert state["connection_count"] == (1 if execution_mode == WORKER else 5)
 
     # The next run sends what failed, and nothing else.
     run = playbooks.run_tasks(tasks)

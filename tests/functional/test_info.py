@@ -2,25 +2,24 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The module that tells which number carries which key, through both of its doors."""
+"""The module that tells which number carries which key, in both execution modes."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from support.playbook_runs import EXECUTION_MODES, SID, WA_500, KeyPair, Playbooks, assert_nowhere, new_number, secret_lines
+import pytest
+from support.playbook_runs import EXECUTION_MODES, INFO, SID, WA_500, KeyPair, Playbooks, assert_nowhere, new_number, secret_lines
 from support.simulator.client import Simulator
 
-INFO = "kaleyra.whatsapp.kaleyra_flows_encryption_info"
 
-
-def info(name: str, door: str, **options: Any) -> dict[str, Any]:
+def info(name: str, execution_mode: str, **options: Any) -> dict[str, Any]:
     """A task with the module, without options of an account, which it does not need."""
     task: dict[str, Any] = {"name": name, INFO: options}
-    return {**task, "environment": {"ASKS_FOR_A_PROCESS": "yes"}} if door == "module" else task
+    return {**task, "environment": {"ASKS_FOR_A_PROCESS": "yes"}} if execution_mode == "module" else task
 
 
-def test_both_doors_tell_the_same_of_what_was_registered(playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair) -> None:
+def test_both_execution_modes_tell_the_same(playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair) -> None:
     mine, other, lost, spoiled, missing = (new_number() for dummy in range(5))
     simulator.faults({lost: [WA_500]})
     tasks = [
@@ -42,14 +41,14 @@ def test_both_doors_tell_the_same_of_what_was_registered(playbooks: Playbooks, s
         "no folder": {"cache_path": str(playbooks.folder / "nowhere")},
     }
     runs = {
-        (door, *args): playbooks.run_tasks([info(name, door, **options) for name, options in ways.items()], *args)
-        for door, *args in (*((door,) for door in EXECUTION_MODES), ("worker", "--check"))
+        (execution_mode, *args): playbooks.run_tasks([info(name, execution_mode, **options) for name, options in ways.items()], *args)
+        for execution_mode, *args in (*((execution_mode,) for execution_mode in EXECUTION_MODES), ("worker", "--check"))
     }
     told = []
-    for (door, *dummy), run in runs.items():
+    for (execution_mode, *dummy), run in runs.items():
         assert run.rc == 0, run.output
         assert run.changed() == 0
-        assert run.modules == (["kaleyra_flows_encryption_info"] * len(ways) if door == "module" else [])
+        assert run.modules == (["kaleyra_flows_encryption_info"] * len(ways) if execution_mode == "module" else [])
         results = {name: run.one(name) for name in ways}
         for result in results.values():
             for number in result["numbers"]:
@@ -74,7 +73,8 @@ def test_both_doors_tell_the_same_of_what_was_registered(playbooks: Playbooks, s
     assert not (playbooks.folder / "nowhere").exists()
 
 
-def test_both_doors_refuse_the_same(playbooks: Playbooks, key: KeyPair) -> None:
+@pytest.mark.slow
+def test_both_execution_modes_refuse_the_same(playbooks: Playbooks, key: KeyPair) -> None:
     wrong: dict[str, tuple[dict[str, Any], str]] = {
         "two hosts": ({"pod": "eu", "api_url": playbooks.api_url}, "mutually exclusive"),
         "two keys": ({"fingerprint": key.fingerprint, "business_public_key": key.public}, "mutually exclusive"),
@@ -84,8 +84,8 @@ def test_both_doors_refuse_the_same(playbooks: Playbooks, key: KeyPair) -> None:
         "no folder": ({"cache_path": "/dev/null"}, "cache_path /dev/null cannot be read: Not a directory"),
     }
     messages = []
-    for door in EXECUTION_MODES:
-        run = playbooks.run_tasks([info(name, door, **options) for name, (options, dummy) in wrong.items()])
+    for execution_mode in EXECUTION_MODES:
+        run = playbooks.run_tasks([info(name, execution_mode, **options) for name, (options, dummy) in wrong.items()])
         results = {name: run.one(name) for name in wrong}
         for name, (dummy, said) in wrong.items():
             assert results[name]["failed"]

@@ -148,6 +148,7 @@ def test_cache_saves_requests_until_asked_for_something_else(inventory: Inventor
         ({"strict": True, "compose": {"x": "unknown_variable"}}, "Could not set x"),
     ],
 )
+@pytest.mark.slow
 def test_refusal_is_an_error_and_no_empty_inventory(inventory: Inventory, changes: dict[str, Any], told: str) -> None:
     done = inventory.run("-vvvv", **changes)
     assert done.returncode != 0 and told in " ".join(done.stderr.split()), done.stderr

@@ -17,15 +17,15 @@ from support.simulator.client import Simulator
 JUNK = "12 34"
 
 
-def test_check_real_check_real_with_the_same_results_behind_both_doors(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
+def test_check_real_check_real(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
     numbers = [new_number() for dummy in range(4)]
     # One twice, and in another spelling.
     spelled = f"{numbers[0][1:4]} {numbers[0][4:8]}-{numbers[0][8:]}"
     given, order = [numbers[2], spelled, *numbers], [numbers[2], numbers[0], numbers[1], numbers[3]]
-    caches = {door: playbooks.folder / f"records-{door}" for door in EXECUTION_MODES}
+    caches = {execution_mode: playbooks.folder / f"records-{execution_mode}" for execution_mode in EXECUTION_MODES}
     tasks = [
-        playbooks.task(door, door, phone_numbers=given, business_public_key=key.public, cache_path=str(cache))
-        for door, cache in caches.items()
+        playbooks.task(execution_mode, execution_mode, phone_numbers=given, business_public_key=key.public, cache_path=str(cache))
+        for execution_mode, cache in caches.items()
     ]
 
     def each(**facts: Any) -> list[dict[str, Any]]:
@@ -49,22 +49,23 @@ def test_check_real_check_real_with_the_same_results_behind_both_doors(playbooks
     nothing_to_do = {**to_do, "changed": False, "numbers": each(**up_to_date), "diff": {"before": {}, "after": {}}}
     for mode, expected, count in ((["--check"], to_do, 0), ([], done, 8), (["--check"], nothing_to_do, 8), ([], nothing_to_do, 8)):
         run = playbooks.run_tasks(tasks, "--diff", *mode)
-        assert {door: run.one(door) for door in EXECUTION_MODES} == dict.fromkeys(EXECUTION_MODES, expected)
+        assert {execution_mode: run.one(execution_mode) for execution_mode in EXECUTION_MODES} == dict.fromkeys(EXECUTION_MODES, expected)
         assert run.modules == ["kaleyra_flows_encryption"]  # of the two tasks, one needed a process
         assert simulator.count() == count
         assert all(cache.exists() == (count > 0) for cache in caches.values())
     assert simulator.registered() == {SID: dict.fromkeys(order, key.fingerprint)}
 
 
-@pytest.mark.parametrize("door", EXECUTION_MODES)
+@pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
+@pytest.mark.slow
 def test_each_number_has_its_own_outcome_and_every_one_is_tried(
-    playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair, door: str
+    playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair, execution_mode: str
 ) -> None:
     good, refused, lost, last = (new_number() for dummy in range(4))
-    task = playbooks.task("register", door, phone_numbers=[refused, JUNK, good, lost, last], business_public_key=key.public, retries=0)
+    task = playbooks.task("register", execution_mode, phone_numbers=[refused, JUNK, good, lost, last], business_public_key=key.public, retries=0)
     simulator.faults({refused: [WA_400], lost: [{"do": "reset", "apply": True}]})
     run = playbooks.run_tasks([task], "--diff")
-    assert_execution_mode(run, door)
+    assert_execution_mode(run, execution_mode)
     result = run.one("register")
     assert result["failed"] and result["changed"]  # both, as some were registered
     assert result["attempts"] == simulator.count() == 4
@@ -91,16 +92,17 @@ def test_each_number_has_its_own_outcome_and_every_one_is_tried(
     assert simulator.registered() == {SID: dict.fromkeys((good, refused, lost, last), key.fingerprint)}
 
     # The diff shows what changes, and nothing else.
-    one = playbooks.task("one", door, phone_number=good, business_public_key=other_key.public)
-    task = playbooks.task("again", door, phone_numbers=[good, last], business_public_key=other_key.public)
+    one = playbooks.task("one", execution_mode, phone_number=good, business_public_key=other_key.public)
+    task = playbooks.task("again", execution_mode, phone_numbers=[good, last], business_public_key=other_key.public)
     diff = playbooks.run_tasks([one, task], "--diff").one("again")["diff"]
     assert diff["before"] == {last: {"phone_number": last, "fingerprint": key.fingerprint, "record": "confirmed"}}
     assert diff["after"] == {last: {"phone_number": last, "fingerprint": other_key.fingerprint, "record": "confirmed"}}
 
 
-@pytest.mark.parametrize("door", EXECUTION_MODES)
+@pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
+@pytest.mark.slow
 def test_what_all_numbers_need_is_asked_of_none_in_vain(
-    playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: str, tmp_path: Path
+    playbooks: Playbooks, simulator: Simulator, key: KeyPair, execution_mode: str, tmp_path: Path
 ) -> None:
     numbers = [new_number() for dummy in range(20)]
     file = tmp_path / "file"
@@ -119,7 +121,8 @@ def test_what_all_numbers_need_is_asked_of_none_in_vain(
         "integer": {"phone_numbers": int(numbers[0]), "concurrency": "", "max_requests_per_second": ""},
     }
     tasks = [
-        playbooks.task(name, door, **{"phone_numbers": numbers, "business_public_key": key.public, **options}) for name, options in given.items()
+        playbooks.task(name, execution_mode, **{"phone_numbers": numbers, "business_public_key": key.public, **options})
+        for name, options in given.items()
     ]
     run = playbooks.run_tasks(tasks)
     said = {
@@ -145,6 +148,7 @@ def test_what_all_numbers_need_is_asked_of_none_in_vain(
     assert simulator.count() == 1
 
 
+@pytest.mark.slow
 def test_connections_are_kept_and_as_many_as_asked_for(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
     numbers = [new_number() for dummy in range(40)]
     # The first answers are late, so that all threads have a request under way.
@@ -155,6 +159,7 @@ def test_connections_are_kept_and_as_many_as_asked_for(playbooks: Playbooks, sim
     assert (simulator.count(), simulator.state()["connection_count"]) == (45, 5)
 
 
+@pytest.mark.slow
 def test_long_work_says_how_far_it_is_and_short_work_does_not(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
     numbers = [new_number() for dummy in range(24)]
     task: dict[str, Any] = {"phone_numbers": numbers, "business_public_key": key.public}
@@ -171,6 +176,7 @@ def test_long_work_says_how_far_it_is_and_short_work_does_not(playbooks: Playboo
     assert "numbers done" not in run.output
 
 
+@pytest.mark.slow
 def test_slices_side_by_side_share_a_folder_of_records(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -36,11 +36,11 @@ def test_check_and_real_runs_agree_and_the_second_of_each_changes_nothing(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair
 ) -> None:
     number = new_number()
-    # The same number for both doors, so that their results can be compared as a whole: each has records of its own.
-    caches = {door: playbooks.folder / f"records-{door}" for door in EXECUTION_MODES}
+    # The same number for both execution modes, so that their results can be compared as a whole: each has records of its own.
+    caches = {execution_mode: playbooks.folder / f"records-{execution_mode}" for execution_mode in EXECUTION_MODES}
     tasks = [
-        playbooks.task(door, door, phone_number=number, business_public_key=key.public, cache_path=str(cache))
-        for door, cache in caches.items()
+        playbooks.task(execution_mode, execution_mode, phone_number=number, business_public_key=key.public, cache_path=str(cache))
+        for execution_mode, cache in caches.items()
     ]
     after = {"phone_number": number, "fingerprint": key.fingerprint, "record": "confirmed"}
     facts = {"phone_number": number, "fingerprint": key.fingerprint, "attempts": 0, "failed": False}
@@ -61,13 +61,14 @@ def test_check_and_real_runs_agree_and_the_second_of_each_changes_nothing(
     }
 
     run = playbooks.run_tasks(tasks, "--diff", "--check")
-    assert {door: run.one(door) for door in EXECUTION_MODES} == dict.fromkeys(EXECUTION_MODES, to_do)
+    assert {execution_mode: run.one(execution_mode) for execution_mode in EXECUTION_MODES} == dict.fromkeys(EXECUTION_MODES, to_do)
     assert run.modules == ["kaleyra_flows_encryption"]  # of the two tasks, one needed a process
     assert simulator.count() == 0
     assert not any(cache.exists() for cache in (*caches.values(), playbooks.default_cache))
 
     run = playbooks.run_tasks(tasks, "--diff")
-    assert {door: run.one(door) for door in EXECUTION_MODES} == {door: {**to_do, **answered} for door in EXECUTION_MODES}
+    answered_too = {**to_do, **answered}
+    assert [run.one(execution_mode) for execution_mode in EXECUTION_MODES] == [answered_too, answered_too]
     assert run.changed() == 2
     assert "+++ after" in run.stdout
     assert run.stdout.count(f'+    "fingerprint": "{key.fingerprint}"') == 2
@@ -77,25 +78,25 @@ def test_check_and_real_runs_agree_and_the_second_of_each_changes_nothing(
 
     for mode in (["--check"], []):
         run = playbooks.run_tasks(tasks, "--diff", *mode)
-        assert {door: run.one(door) for door in EXECUTION_MODES} == dict.fromkeys(EXECUTION_MODES, nothing_to_do)
+        assert {execution_mode: run.one(execution_mode) for execution_mode in EXECUTION_MODES} == dict.fromkeys(EXECUTION_MODES, nothing_to_do)
         assert run.changed() == 0
         assert simulator.count() == 2
         assert files_below(*caches.values()) == written
 
     # Diff is for diff mode alone.
     run = playbooks.run_tasks(tasks, "--check")
-    assert all("diff" not in run.one(door) for door in EXECUTION_MODES)
+    assert all("diff" not in run.one(execution_mode) for execution_mode in EXECUTION_MODES)
 
 
-@pytest.mark.parametrize("door", EXECUTION_MODES)
+@pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
 def test_results_of_each_kind_of_answer_and_what_the_next_run_makes_of_it(
-    playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair, door: str
+    playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair, execution_mode: str
 ) -> None:
     numbers = {name: new_number() for name in ("success", "wrong key", "closed", "payload", "error", "lost", "throttled", "kept")}
 
     def task(name: str, task_name: str | None = None, pair: KeyPair = key, **options: Any) -> dict[str, Any]:
         options = {"business_public_key": pair.public, "phone_number": numbers[name], **options}
-        return playbooks.task(task_name or name, door, **options)
+        return playbooks.task(task_name or name, execution_mode, **options)
 
     throttled = {"do": "answer", "status": 429, "headers": {"Retry-After": "0"}, "body": {"code": "X-429", "message": "Slow"}}
     simulator.faults(
@@ -119,7 +120,7 @@ def test_results_of_each_kind_of_answer_and_what_the_next_run_makes_of_it(
             task("kept", "refused", other_key, api_key="Not-The-Key-Of-This-Account"),
         ]
     )
-    assert_execution_mode(run, door)
+    assert_execution_mode(run, execution_mode)
     assert run.rc == 0  # every failure was ignored
 
     def result(name: str, task_name: str | None = None, **others: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from support.playbook_runs import (
 )
 from support.simulator.client import Simulator
 
-pytestmark = pytest.mark.parametrize("door", EXECUTION_MODES)
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("execution_mode", EXECUTION_MODES)]
 
 FEW = ("two keys", "no host", "no credentials", "unknown option", "api_key", "no integer")
 
@@ -47,19 +47,19 @@ def assert_messages(run: Run, expected: dict[str, tuple[str, ...]]) -> None:
             assert word in result["msg"], (name, result["msg"])
 
 
-def test_empty_strings_and_the_environment(playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: str) -> None:
+def test_empty_strings_and_the_environment(playbooks: Playbooks, simulator: Simulator, key: KeyPair, execution_mode: str) -> None:
     number, others = new_number(), [new_number() for dummy in range(2)]
     nothing = dict.fromkeys(OPTIONS, "")
     needed: dict[str, Any] = {**nothing, "phone_number": number, "business_public_key": key.public}
     run = playbooks.run_tasks(
         [
-            playbooks.task("all from the environment", door, **needed),
-            playbooks.task("no number", door, **{**needed, "phone_number": ""}),
-            playbooks.task("no key", door, **{**needed, "business_public_key": ""}),
+            playbooks.task("all from the environment", execution_mode, **needed),
+            playbooks.task("no number", execution_mode, **{**needed, "phone_number": ""}),
+            playbooks.task("no key", execution_mode, **{**needed, "business_public_key": ""}),
         ],
         env={"KALEYRA_API_URL": simulator.url, "KALEYRA_SID": SID, "KALEYRA_API_KEY": API_KEY, "KALEYRA_POD": ""},
     )
-    assert_execution_mode(run, door)
+    assert_execution_mode(run, execution_mode)
     assert run.one("all from the environment")["reason"] == "absent"
     assert simulator.registered() == {SID: {number: key.fingerprint}}
     # The default of cache_path counted, not the empty string.
@@ -78,11 +78,11 @@ def test_empty_strings_and_the_environment(playbooks: Playbooks, simulator: Simu
     with_key: dict[str, Any] = {"business_public_key": key.public}
     run = playbooks.run_tasks(
         [
-            playbooks.task("task before environment", door, phone_number=others[0], **with_key),
-            playbooks.task("no sid", door, phone_number=others[1], sid=None, **with_key),
-            playbooks.task("empty key", door, phone_number=others[1], api_key="", **with_key),
+            playbooks.task("task before environment", execution_mode, phone_number=others[0], **with_key),
+            playbooks.task("no sid", execution_mode, phone_number=others[1], sid=None, **with_key),
+            playbooks.task("empty key", execution_mode, phone_number=others[1], api_key="", **with_key),
             playbooks.task(
-                "pod from the environment", door, {"check_mode": True}, phone_number=others[1], api_url=None, **with_key
+                "pod from the environment", execution_mode, {"check_mode": True}, phone_number=others[1], api_url=None, **with_key
             ),
         ],
         env={"KALEYRA_POD": "in", "KALEYRA_API_URL": "", "KALEYRA_SID": "", "KALEYRA_API_KEY": ""},
@@ -99,9 +99,9 @@ def test_empty_strings_and_the_environment(playbooks: Playbooks, simulator: Simu
     assert simulator.count() == 2
 
 
-def test_numbers_that_yaml_and_ini_turn_into_integers(playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: str) -> None:
+def test_numbers_that_yaml_and_ini_turn_into_integers(playbooks: Playbooks, simulator: Simulator, key: KeyPair, execution_mode: str) -> None:
     names = {name: new_number() for name in ("quoted", "yaml", "ini", "digits", "spaced")}
-    environment = "" if door == WORKER else "environment: {ASKS_FOR_A_PROCESS: 'yes'}"
+    environment = "" if execution_mode == WORKER else "environment: {ASKS_FOR_A_PROCESS: 'yes'}"
 
     def task(name: str, number: str) -> str:
         return f"""
@@ -130,19 +130,19 @@ def test_numbers_that_yaml_and_ini_turn_into_integers(playbooks: Playbooks, simu
     run = playbooks.run(
         str(playbook), f"here ansible_connection=local ini_number={names['ini']}\n", variables={"public_key": key.public}
     )
-    assert_execution_mode(run, door)
+    assert_execution_mode(run, execution_mode)
     assert {name: run.one(name)["phone_number"] for name in names} == names
     assert simulator.registered() == {SID: dict.fromkeys(names.values(), key.fingerprint)}
 
 
 def test_options_that_are_refused_before_anything_is_sent(
-    playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: str, tmp_path: Path
+    playbooks: Playbooks, simulator: Simulator, key: KeyPair, execution_mode: str, tmp_path: Path
 ) -> None:
     file = playbooks.inputs / "public.pem"
     file.write_text(key.public)
 
     def task(name: str, **options: Any) -> dict[str, Any]:
-        return playbooks.task(name, door, **{"phone_number": new_number(), "business_public_key": key.public, **options})
+        return playbooks.task(name, execution_mode, **{"phone_number": new_number(), "business_public_key": key.public, **options})
 
     tasks = [
         task("two keys", business_public_key_path=str(file)),
@@ -190,30 +190,30 @@ def test_options_that_are_refused_before_anything_is_sent(
         "no file": ("missing.pem", "No such file"),
         "ca_path": ("ca_path", "missing.pem"),
     }
-    if door == AS_A_MODULE:
+    if execution_mode == AS_A_MODULE:
         # Each takes a process. What differs is who looks first at the arguments, so a few of each kind will do.
         expected = {name: words for name, words in expected.items() if name in FEW}
     run = playbooks.run_tasks([task for task in tasks if task["name"] in expected], "-vvvv")
-    assert_execution_mode(run, door)
+    assert_execution_mode(run, execution_mode)
     assert_messages(run, expected)
     assert "Secret-With" not in run.output
     assert simulator.count() == 0
     assert not [path for path in playbooks.default_cache.glob("*") if path.suffix == ".json"]
 
 
-def test_each_pod_is_asked_at_its_own_domain(playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: str) -> None:
+def test_each_pod_is_asked_at_its_own_domain(playbooks: Playbooks, simulator: Simulator, key: KeyPair, execution_mode: str) -> None:
     domains = {"in": "api.in.kaleyra.io", "sg": "api.kaleyra.io", "eu": "api.eu.kaleyra.io", "na": "api.na.kaleyra.ai"}
-    if door == AS_A_MODULE:  # the proxy is what differs there
+    if execution_mode == AS_A_MODULE:  # the proxy is what differs there
         domains = {"eu": domains["eu"]}
     run = playbooks.run_tasks(
         [
-            playbooks.task(pod, door, pod=pod, api_url=None, phone_number=new_number(), business_public_key=key.public, retries=0)
+            playbooks.task(pod, execution_mode, pod=pod, api_url=None, phone_number=new_number(), business_public_key=key.public, retries=0)
             for pod in domains
         ],
         # A proxy where nobody listens: nothing leaves this machine, whatever network it has.
         env={"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": ""},
     )
-    assert_execution_mode(run, door)
+    assert_execution_mode(run, execution_mode)
     for pod, domain in domains.items():
         result = run.one(pod)
         assert f" {domain} gave no answer: proxy: Connection refused." in result["msg"]
@@ -221,7 +221,7 @@ def test_each_pod_is_asked_at_its_own_domain(playbooks: Playbooks, simulator: Si
 
 
 def test_when_a_key_on_record_is_registered_again(
-    playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair, door: str
+    playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair, execution_mode: str
 ) -> None:
     number, unknown = new_number(), new_number()
     file = playbooks.inputs / "public.pem"
@@ -230,7 +230,7 @@ def test_when_a_key_on_record_is_registered_again(
 
     def task(name: str, keywords: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
         options = {"phone_number": number, "business_public_key_path": str(file), **options}
-        return playbooks.task(name, door, keywords, **options)
+        return playbooks.task(name, execution_mode, keywords, **options)
 
     def known(name: str, fingerprint: str, **options: Any) -> dict[str, Any]:
         return task(name, phone_number=unknown, known_fingerprint=fingerprint, cache_path=str(untouched), **options)
@@ -269,28 +269,28 @@ def test_when_a_key_on_record_is_registered_again(
         "known, and forced": ("forced", mine, 1),
         "another is known": ("different", theirs, 1),
     }
-    if door == AS_A_MODULE:  # a process each
+    if execution_mode == AS_A_MODULE:  # a process each
         few = ("first", "fresh", "old", "other key", "known, and forced")
         expected = {name: outcome for name, outcome in expected.items() if name in few}
     run = playbooks.run_tasks([task for task in tasks if task["name"] in expected])
-    assert_execution_mode(run, door)
+    assert_execution_mode(run, execution_mode)
     results = {name: run.one(name) for name in expected}
     assert {name: (r["reason"], r["previous_fingerprint"], r["attempts"]) for name, r in results.items()} == expected
     assert simulator.registered() == {SID: {number: theirs, unknown: mine}}
     assert not untouched.exists()
 
 
-def test_records_that_cannot_be_read_or_written(playbooks: Playbooks, simulator: Simulator, key: KeyPair, door: str) -> None:
+def test_records_that_cannot_be_read_or_written(playbooks: Playbooks, simulator: Simulator, key: KeyPair, execution_mode: str) -> None:
     number, refused = new_number(), new_number()
     cache, in_its_place = playbooks.folder / "records", playbooks.folder / "file"
     in_its_place.write_text("not a folder\n")
 
     def task(name: str, **options: Any) -> dict[str, Any]:
         options = {"phone_number": number, "cache_path": str(cache), **options}
-        return playbooks.task(name, door, business_public_key=key.public, **options)
+        return playbooks.task(name, execution_mode, business_public_key=key.public, **options)
 
     run = playbooks.run_tasks([task("first"), task("no folder", phone_number=refused, cache_path=str(in_its_place))])
-    assert_execution_mode(run, door)
+    assert_execution_mode(run, execution_mode)
     assert_messages(run, {"no folder": ("cache_path", str(in_its_place), "known_fingerprint")})
     assert simulator.count() == 1  # nothing that could not be put on record was sent
     assert in_its_place.read_text() == "not a folder\n"
@@ -311,14 +311,14 @@ def test_records_that_cannot_be_read_or_written(playbooks: Playbooks, simulator:
 
 
 def test_keys_that_the_api_does_not_take_are_refused(
-    playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair, door: str
+    playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair, execution_mode: str
 ) -> None:
     private = playbooks.inputs / "private.pem"
     private.write_text(key.private)
     certificate = openssl("req", "-x509", "-key", private, "-subj", "/CN=test", "-days", "1")
     keys = {
-        "1024 bits": (KeyPair.make("RSA", "rsa_keygen_bits:1024").public, ["RSA with 1024 bits", "openssl genpkey"]),
-        "elliptic curve": (KeyPair.make("EC", "ec_paramgen_curve:P-256").public, ["of the kind EC", "openssl genpkey"]),
+        "1024 bits": (KeyPair.make("RSA", "rsa_keygen_bits:1024").public, ["RSA with 1024 bits", "community.crypto.openssl_privatekey"]),
+        "elliptic curve": (KeyPair.make("EC", "ec_paramgen_curve:P-256").public, ["of the kind EC", "community.crypto.openssl_privatekey"]),
         "certificate": (certificate, ["a certificate", "openssl x509"]),
         "PKCS#1": (openssl("rsa", "-in", private, "-RSAPublicKey_out"), ["PKCS#1", "openssl rsa -RSAPublicKey_in"]),
         "two keys": (key.public + other_key.public, ["2 PEM blocks"]),
@@ -333,7 +333,7 @@ def test_keys_that_the_api_does_not_take_are_refused(
     }
     tasks = []
     for number, (name, (text, dummy)) in enumerate(keys.items()):
-        if door == AS_A_MODULE and name not in ("1024 bits", "private key", "private key after a public one"):
+        if execution_mode == AS_A_MODULE and name not in ("1024 bits", "private key", "private key after a public one"):
             continue
         # Every second one by way of a file.
         options: dict[str, Any] = {"business_public_key": text}
@@ -341,14 +341,14 @@ def test_keys_that_the_api_does_not_take_are_refused(
             file = playbooks.inputs / f"bad{number}.pem"
             file.write_text(text)
             options = {"business_public_key_path": str(file)}
-        tasks.append(playbooks.task(name, door, phone_number=new_number(), **options))
+        tasks.append(playbooks.task(name, execution_mode, phone_number=new_number(), **options))
     # As a form of one line gives it.
     one_line = key.private.replace("\n", "\\n")
-    tasks.append(playbooks.task("one line", door, phone_number=new_number(), business_public_key=one_line))
+    tasks.append(playbooks.task("one line", execution_mode, phone_number=new_number(), business_public_key=one_line))
     keys["one line"] = (one_line, ["a PRIVATE key"])
     run = playbooks.run_tasks(tasks, "-vvvv", "--diff")
     # Not how often: what is wrong need not come as far as to a process.
-    assert ("kaleyra_flows_encryption" in run.modules) == (door == AS_A_MODULE)
+    assert ("kaleyra_flows_encryption" in run.modules) == (execution_mode == AS_A_MODULE)
     assert_messages(run, {task["name"]: tuple(keys[task["name"]][1]) for task in tasks})
     assert simulator.count() == 0
     secrets = [*secret_lines(key.private), *secret_lines(keys["encrypted private key"][0])]

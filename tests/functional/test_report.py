@@ -143,6 +143,7 @@ def test_check_real_check_real(fleet: Fleet, simulator: Simulator, other_key: Ke
     assert fleet.states()[missing] == "confirmed"
 
 
+@pytest.mark.slow
 def test_without_an_inventory_every_record_is_reported(fleet: Fleet) -> None:
     run = fleet.playbooks.run(REPORT, "", variables=fleet.variables)
     assert run.rc == 0, run.output
@@ -150,7 +151,8 @@ def test_without_an_inventory_every_record_is_reported(fleet: Fleet) -> None:
     assert "There are no records." in fleet.files()["html"].read_text()
     numbers = [new_number(), new_number()]
     fleet.register(*numbers)
-    for inventory, variables in (("", {}), (f"{numbers[0]}\n", {"flows_encryption_report_phone_numbers": []})):
+    everything: dict[str, Any] = {"flows_encryption_report_phone_numbers": []}
+    for inventory, variables in (("", {}), (f"{numbers[0]}\n", everything)):
         run = fleet.playbooks.run(REPORT, inventory, variables={**fleet.variables, **variables})
         assert run.rc == 0, run.output
         assert fleet.states() == dict.fromkeys(numbers, "confirmed")
@@ -159,6 +161,7 @@ def test_without_an_inventory_every_record_is_reported(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("keywords", [{"strategy": "ansible.builtin.free"}, {"serial": 2, "order": "reverse_sorted"}])
+@pytest.mark.slow
 def test_numbers_of_all_hosts_are_reported_once(fleet: Fleet, keywords: dict[str, Any]) -> None:
     own, one, two = (new_number() for dummy in range(3))
     hosts = {
@@ -174,6 +177,7 @@ def test_numbers_of_all_hosts_are_reported_once(fleet: Fleet, keywords: dict[str
     assert fleet.states() == dict.fromkeys((own, one, two), "absent")
 
 
+@pytest.mark.slow
 def test_variables_of_the_play_are_used(fleet: Fleet) -> None:
     number = new_number()
     play = {
@@ -188,6 +192,7 @@ def test_variables_of_the_play_are_used(fleet: Fleet) -> None:
     assert [path.name for path in fleet.path.parent.iterdir()] == ["flows.json"]
 
 
+@pytest.mark.slow
 def test_nothing_is_written_where_something_is_wrong(fleet: Fleet) -> None:
     number = new_number()
     folder = fleet.playbooks.inputs / "private.pub.pem"

@@ -53,6 +53,7 @@ def test_rotation_in_four_runs(world: World) -> None:
         assert (world.files(), world.simulator.count(), world.carried()) == (AFTER, requests, [new, new])
 
 
+@pytest.mark.slow
 def test_the_next_key_is_registered_only_when_the_endpoint_holds_both(world: World) -> None:
     old, requests = world.fingerprint(world.current), world.simulator.count()
     # The current key alone, then the next one alone.
@@ -70,6 +71,7 @@ def test_the_next_key_is_registered_only_when_the_endpoint_holds_both(world: Wor
     assert world.carried() == [next_key, next_key] and world.fingerprint(world.current) == next_key
 
 
+@pytest.mark.slow
 def test_numbers_that_fail_leave_the_rotation_to_be_resumed(world: World) -> None:
     old = world.fingerprint(world.current)
     world.simulator.faults({world.numbers[0]: [WA_400]})
@@ -88,6 +90,7 @@ def test_numbers_that_fail_leave_the_rotation_to_be_resumed(world: World) -> Non
     assert world.files() == AFTER
 
 
+@pytest.mark.slow
 def test_numbers_outside_the_run_keep_the_next_key_from_being_promoted(world: World) -> None:
     """Left out by --limit, or missing in the inventory while a record says that they carry the current key."""
     old = world.fingerprint(world.current)
@@ -107,6 +110,7 @@ def test_numbers_outside_the_run_keep_the_next_key_from_being_promoted(world: Wo
     assert world.carried() == [next_key, next_key] and world.fingerprint(world.current) == next_key
 
 
+@pytest.mark.slow
 def test_the_previous_key_is_removed_after_its_time(world: World) -> None:
     world.rotate()
     new = world.fingerprint(world.current)
@@ -133,6 +137,7 @@ def test_the_previous_key_is_removed_after_its_time(world: World) -> None:
     assert world.carried() == [new, new]
 
 
+@pytest.mark.slow
 def test_the_previous_key_is_removed_on_demand_or_at_once(world: World) -> None:
     world.rotate()
     first = world.fingerprint(world.current)
@@ -145,6 +150,7 @@ def test_the_previous_key_is_removed_on_demand_or_at_once(world: World) -> None:
     assert world.fingerprint(world.current) != first and world.carried() == [world.fingerprint(world.current)] * 2
 
 
+@pytest.mark.slow
 def test_a_young_key_is_not_rotated(world: World) -> None:
     old = world.fingerprint(world.current)
     run = world.rotate(flows_encryption_rotate_after="90d")
@@ -154,6 +160,7 @@ def test_a_young_key_is_not_rotated(world: World) -> None:
     assert run.failed() == set(world.numbers) and "durations like 7d" in run.text
 
 
+@pytest.mark.slow
 def test_a_key_made_elsewhere_is_rotated_without_files(world: World) -> None:
     old = world.fingerprint(world.current)
     elsewhere = world.folder / "elsewhere.pem"
@@ -176,6 +183,7 @@ def test_a_key_made_elsewhere_is_rotated_without_files(world: World) -> None:
 
 
 @pytest.mark.parametrize("keywords", [{"serial": 1}, {"strategy": "free"}], ids=["serial", "free"])
+@pytest.mark.slow
 def test_it_rotates_in_batches_and_with_the_free_strategy(world: World, keywords: dict[str, Any]) -> None:
     role = {"name": "kaleyra.whatsapp.flows_encryption", "tasks_from": "rotate"}
     play = {"hosts": "all", "gather_facts": False, "tasks": [{"ansible.builtin.include_role": role}], **keywords}
@@ -187,6 +195,7 @@ def test_it_rotates_in_batches_and_with_the_free_strategy(world: World, keywords
     assert new != old and world.carried() == [new, new] and world.files() == AFTER
 
 
+@pytest.mark.slow
 def test_no_message_is_lost_while_the_key_is_rotated_under_load(playbooks: Playbooks, simulator: Simulator, tmp_path: Path) -> None:
     """Phones keep the public key that they know until the endpoint answers 421; also while the previous key is removed."""
     world = World(playbooks, simulator, tmp_path, passphrase="open sesame")

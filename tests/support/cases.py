@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Cases that are run through both doors: many hosts of one play, each with its own number, options and environment."""
+"""Cases that are run in both execution modes: many hosts of one play, each with its own number, options and environment."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ if "CASE" in os.environ:
 
 @dataclasses.dataclass(frozen=True)
 class Try:
-    """One case through one door.
+    """One case in one execution mode.
 
     :param facts: the task's result
     :param then: the result of the same task in check mode that follows
     :param records: fields of every record file that it left
-    :param litter: names of other files beside them, the lock left out
+    :param leftovers: names of other files beside them, the lock left out
     :param peak_mib: largest memory of the module's process, None for the worker
     """
 
@@ -51,7 +51,7 @@ class Try:
     seconds: float
     then: dict[str, Any]
     records: list[dict[str, Any]]
-    litter: list[str]
+    leftovers: list[str]
     peak_mib: float | None = None
 
 
@@ -70,7 +70,7 @@ class ToDo:
 
 
 def try_all(
-    playbooks: Playbooks, to_do: Sequence[ToDo], key: KeyPair, door: str, *, forks: int
+    playbooks: Playbooks, to_do: Sequence[ToDo], key: KeyPair, execution_mode: str, *, forks: int
 ) -> tuple[dict[str, Try], str]:
     """Run the cases with few starts of Ansible, and return what came of them, and all that was written anywhere.
 
@@ -80,12 +80,12 @@ def try_all(
     groups: dict[Any, list[ToDo]] = {}
     for place, one in enumerate(to_do):
         # Not too many modules in one run, whose time is limited.
-        group = place // 40 if door == AS_A_MODULE else tuple(sorted(one.environment.items()))
+        group = place // 40 if execution_mode == AS_A_MODULE else tuple(sorted(one.environment.items()))
         groups.setdefault(group, []).append(one)
     tried: dict[str, Try] = {}
     outputs = []
     for members in groups.values():
-        done, output = _run(playbooks, members, key, door, forks, {} if door == AS_A_MODULE else members[0].environment)
+        done, output = _run(playbooks, members, key, execution_mode, forks, {} if execution_mode == AS_A_MODULE else members[0].environment)
         tried.update(done)
         outputs.append(output)
     # Everything that somebody could read afterwards, not the input files.
@@ -94,10 +94,10 @@ def try_all(
 
 
 def _run(
-    playbooks: Playbooks, to_do: Sequence[ToDo], key: KeyPair, door: str, forks: int, environment: Mapping[str, str]
+    playbooks: Playbooks, to_do: Sequence[ToDo], key: KeyPair, execution_mode: str, forks: int, environment: Mapping[str, str]
 ) -> tuple[dict[str, Try], str]:
-    caches = playbooks.folder / "caches" / door
-    meters = playbooks.folder / "meters" / door
+    caches = playbooks.folder / "caches" / execution_mode
+    meters = playbooks.folder / "meters" / execution_mode
     meters.mkdir(parents=True, exist_ok=True)
     site = playbooks.inputs / "site"
     site.mkdir(exist_ok=True)
@@ -109,10 +109,10 @@ def _run(
     given = {name: f"{{{{ case.{name} | default(omit) }}}}" for name in options}
     given.update(phone_number="{{ number }}", business_public_key=key.public, cache_path=f"{caches}/{{{{ inventory_hostname }}}}")
     keywords: dict[str, Any] = {"ignore_errors": True}
-    if door == AS_A_MODULE:
+    if execution_mode == AS_A_MODULE:
         keywords["environment"] = "{{ case_environment }}"
     tasks = [
-        playbooks.task("try", door, keywords, **given),
+        playbooks.task("try", execution_mode, keywords, **given),
         # By the other way, where that is the module's: the records are the same.
         playbooks.task("look", keywords={"check_mode": True, "ignore_errors": True}, **given),
     ]
@@ -129,7 +129,7 @@ def _run(
         **environment,
         "ANSIBLE_CALLBACK_PLUGINS": str(FOLDER / 'callback_plugins'),
         "ANSIBLE_CALLBACKS_ENABLED": "recorder,stopwatch",
-        "ANSIBLE_LOG_PATH": str(playbooks.logs / f"ansible-{door}.log"),
+        "ANSIBLE_LOG_PATH": str(playbooks.logs / f"ansible-{execution_mode}.log"),
         "STOPWATCH_FILE": str(stopwatch),
         "MODULE_PYTHONPATH": str(site),
         # Half the processes for each module, as there are many here.
@@ -141,7 +141,7 @@ def _run(
     assert by_host.keys() == then.keys() == hosts.keys(), run.output
     # Each process has left its figure: that is how it shows which way the work went.
     metered = {path.name for path in meters.iterdir()} & hosts.keys()
-    assert metered == (hosts.keys() if door == AS_A_MODULE else set())
+    assert metered == (hosts.keys() if execution_mode == AS_A_MODULE else set())
     seconds = {(line["host"], line["task"]): line["seconds"] for line in map(json.loads, stopwatch.read_text().splitlines())}
     tried = {}
     for name in hosts:
@@ -151,8 +151,8 @@ def _run(
             seconds=seconds[name, "try"],
             then=then[name],
             records=[json.loads(path.read_text()) for path in files if path.suffix == ".json"],
-            litter=[path.name for path in files if path.suffix != ".json"],
-            peak_mib=int((meters / name).read_text()) / 1024 if door == AS_A_MODULE else None,
+            leftovers=[path.name for path in files if path.suffix != ".json"],
+            peak_mib=int((meters / name).read_text()) / 1024 if execution_mode == AS_A_MODULE else None,
         )
     return tried, run.output
 

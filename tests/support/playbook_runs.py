@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import itertools
 import json
@@ -21,6 +22,7 @@ import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 from support.keys import KeyPair as KeyPair
 from support.keys import fingerprint_of as fingerprint_of
@@ -40,8 +42,9 @@ CLOSED_API_KEY = "Functional-Tests-Api-Key-Closed"
 ACCOUNTS: dict[str, str | dict[str, Any]] = {SID: API_KEY, CLOSED_SID: {"api_key": CLOSED_API_KEY, "available": False}}
 
 MODULE = "kaleyra.whatsapp.kaleyra_flows_encryption"
+INFO = f"{MODULE}_info"
 
-# The two doors to the same work: inside Ansible's worker, or as a module in a process of its own.
+# The two ways to the same work: inside Ansible's worker, or as a module in a process of its own.
 WORKER, AS_A_MODULE = "worker", "module"
 EXECUTION_MODES = (WORKER, AS_A_MODULE)
 
@@ -182,11 +185,11 @@ class Playbooks:
         path.write_text(text)
         return path
 
-    def task(self, name: str, door: str = WORKER, keywords: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+    def task(self, name: str, execution_mode: str = WORKER, keywords: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
         """A task with the module, its account given by variables; an option that is None is left out."""
         given = {"api_url": "{{ api_url }}", "sid": "{{ sid }}", "api_key": "{{ api_key }}", **options}
         task: dict[str, Any] = {"name": name, MODULE: {key: value for key, value in given.items() if value is not None}}
-        if door == AS_A_MODULE:
+        if execution_mode == AS_A_MODULE:
             task["environment"] = {"ASKS_FOR_A_PROCESS": "yes"}
         return {**task, **(keywords or {})}
 
@@ -284,12 +287,17 @@ class Playbooks:
         }
 
 
-def assert_execution_mode(run: Run, door: str) -> None:
+def assert_execution_mode(run: Run, execution_mode: str) -> None:
     """Prove by the processes which way every task with the module has gone."""
     tasks = [o for o in run.outcomes if o.action == MODULE and o.status in ("ok", "failed") and "results" not in o.result]
     assert tasks
-    expected = len(tasks) if door == AS_A_MODULE else 0
+    expected = len(tasks) if execution_mode == AS_A_MODULE else 0
     assert run.modules.count("kaleyra_flows_encryption") == expected, run.modules
+
+
+def spellings(secret: str) -> list[str]:
+    """The ways in which a secret can get into a text."""
+    return [secret, quote_plus(secret), base64.b64encode(secret.encode()).decode().rstrip("=")[:-1], secret[::-1]]
 
 
 def assert_nowhere(secrets: Iterable[str], places: Mapping[Any, str]) -> None:

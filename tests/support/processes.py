@@ -97,7 +97,7 @@ def in_child(work: Callable[[], Any]) -> Any:
 
 
 def options(api_url: str, cache_path: Path | str, phone_number: str | None, public_key: str, **given: Any) -> dict[str, Any]:
-    """All options, as both doors hand them to the core."""
+    """All options, as both execution modes hand them to the core."""
     made = {
         **dict.fromkeys(SPEC.argument_spec),
         "api_url": api_url,
@@ -117,5 +117,5 @@ def options(api_url: str, cache_path: Path | str, phone_number: str | None, publ
 
 
 def register(params: dict[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
-    """The task's result, as both doors return it."""
+    """The task's result, as both execution modes return it."""
     return SPEC.run(params, check_mode=check_mode, diff_mode=False)

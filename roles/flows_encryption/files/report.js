@@ -8,6 +8,7 @@
 
   // The worst comes first.
   const STATUSES = {
+    drifted: ["⇄", "Drifted"],
     different: ["≠", "Another key"],
     unreadable: ["!", "Unreadable"],
     unconfirmed: ["?", "Unconfirmed"],

@@ -87,6 +87,12 @@ def params(simulator: Simulator, tmp_path: Path, public_pem: Callable[[str], str
             "max_requests_per_second": None,
             "validate_certs": True,
             "ca_path": None,
+            "read_back": "none",
+            "read_back_required": False,
+            "meta_access_token": None,
+            "meta_waba_ids": None,
+            "meta_phone_number_ids": None,
+            "meta_api_url": f"{simulator.url}/v23.0",
         }
         assert given.keys() <= options.keys()
         return {**options, **given}

@@ -97,6 +97,26 @@ def test_a_record_says_when_it_was_written(record: RecordFile) -> None:
     assert known and known.since and before <= known.since <= datetime.datetime.now(datetime.timezone.utc)
 
 
+@pytest.mark.parametrize("before", ["nothing", "this key", "another key", "unconfirmed", "junk", "folder"])
+@pytest.mark.parametrize("seen", [KEY, None])
+def test_a_record_is_corrected_to_what_is_seen(before: str, seen: str | None, record: RecordFile, folder: Path) -> None:
+    if before in ("this key", "another key"):
+        _confirm(record, KEY if before == "this key" else OTHER_KEY)
+    elif before == "unconfirmed":
+        with pytest.raises(OutcomeUnknown), record.exclusive(5), record.registering(KEY):
+            raise OutcomeUnknown("?")
+    else:
+        folder.mkdir()
+        if before == "junk":
+            Path(record.path).write_text("{")
+        elif before == "folder":
+            Path(record.path).mkdir()
+    assert record.is_correct(seen) is ((before, seen) in (("nothing", None), ("this key", KEY)))
+    with record.exclusive(5):
+        record.correct(seen)
+    assert record.is_correct(seen) and _state(record) == (seen and (seen, True))
+
+
 def test_nobody_else_can_read_or_write_the_records_whatever_the_umask(record: RecordFile, folder: Path) -> None:
     earlier = os.umask(0)
     try:

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import InvalidInput, OutcomeUnknown, RecordError
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import InvalidInput, OutcomeUnknown, RecordError, SomeFailed
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._record import Record, RecordFile
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registrations_info import read_registrations
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.simulator.client import Simulator, waba_numbers
 
+TOKEN = "EAAtoken"
 API, OTHER_API = "api.in.kaleyra.io", "api.eu.kaleyra.io"
 SID, OTHER_SID = "HXAP16TESTING97IN", "HXAP16TESTING98IN"
 NUMBERS = [f"+9198765432{i:02}" for i in range(10)]
@@ -38,8 +40,10 @@ def ask(folder: Path) -> Ask:
     """Ask for the read_registrations, with the options that matter to the test."""
 
     def ask_for(check_mode: bool = False, **given: Any) -> dict[str, Any]:
-        names = ("pod", "api_url", "sid", "phone_numbers", "fingerprint", "business_public_key", "business_public_key_path")
-        options = {**dict.fromkeys(names), "cache_path": str(folder)}
+        names = ("pod", "api_url", "sid", "phone_numbers", "fingerprint", "business_public_key", "business_public_key_path", "api_key", "timeout")
+        more = ("retries", "validate_certs", "ca_path", "meta_access_token", "meta_waba_ids", "meta_phone_number_ids", "meta_api_url")
+        read_back = {"read_back": "none", "read_back_required": False, "concurrency": 8, "max_requests_per_second": None}
+        options = {**dict.fromkeys((*names, *more)), **read_back, "cache_path": str(folder)}
         assert given.keys() <= options.keys()
         return read_registrations({**options, **given}, check_mode=check_mode)
 
@@ -402,3 +406,74 @@ def test_ten_thousand_records_take_little_more_than_their_reading(folder: Path, 
     # Less than twice as long was seen; a linear search for each number, or a library's import, would be far beyond this.
     assert min(mine / least for mine, least in pairs) < 5, pairs
     assert ask()["summary"]["by_state"]["confirmed"] == 10_000
+
+
+# --- what is read back ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ask_meta(ask: Ask, simulator: Simulator) -> Ask:
+    """The same with Meta's answers for the first six numbers."""
+    simulator.configure(access_token=TOKEN, wabas={"1001": waba_numbers(NUMBERS[:6])})
+    options = {"read_back": "meta", "meta_access_token": TOKEN, "meta_waba_ids": ["1001"], "meta_api_url": f"{simulator.url}/v23.0", "retries": 0}
+    return lambda **given: ask(**{**options, **given})
+
+
+def test_what_is_held_stands_beside_the_record(
+    folder: Path, ask_meta: Ask, simulator: Simulator, public_pem: Callable[[str], str], fingerprint: Callable[[str], str]
+) -> None:
+    pem, key, other_key = public_pem("rsa-2048"), fingerprint("rsa-2048"), fingerprint("other-rsa-2048")
+    for number, recorded in zip(NUMBERS, (key, other_key, key, key)):
+        _confirm(folder, number, recorded)
+    _leave_unconfirmed(folder, NUMBERS[4], other_key)
+    simulator.hold({NUMBERS[0]: pem, NUMBERS[1]: pem, NUMBERS[2]: {"pem": pem, "status": "MISMATCH"}, NUMBERS[4]: pem, NUMBERS[5]: pem})
+    result = ask_meta(phone_numbers=NUMBERS[:7], fingerprint=key)
+    told = {each["phone_number"]: each for each in result["numbers"]}
+    rows = [(each["state"], each["held_fingerprint"], each["held_status"], each["drifted"], each["as_expected"]) for each in told.values()]
+    assert rows == [
+        ("confirmed", key, "valid", False, True),
+        ("drifted", key, "valid", True, True),
+        ("drifted", key, "mismatch", True, False),
+        ("drifted", None, None, True, False),
+        # What it may have carried before is not known.
+        ("unconfirmed", key, "valid", False, True),
+        ("absent", key, "valid", False, True),
+        ("absent", None, None, None, False),
+    ]
+    assert result["summary"]["drifted"] == NUMBERS[1:4]
+    assert result["summary"]["by_state"] == {"confirmed": 1, "unconfirmed": 1, "unreadable": 0, "absent": 2, "drifted": 3}
+    # Whoever asks whether a number may still carry a key is answered from both.
+    assert [each["possible_fingerprints"] for each in told.values()][1:3] == [[other_key, key], [key]]
+    assert result["summary"]["different"] == [NUMBERS[2], NUMBERS[3], NUMBERS[6]]
+    assert "in none of the WhatsApp Business Accounts" in told[NUMBERS[6]]["read_back_msg"]
+    assert [warning for warning in result["warnings"] if NUMBERS[6] in warning] == result["warnings"] != []
+    assert simulator.methods() == {"GET": 7}  # one look-up, and none for the number that is not listed
+
+
+def test_key_that_cannot_be_read_is_told_or_fails(folder: Path, ask_meta: Ask, simulator: Simulator) -> None:
+    _confirm(folder, NUMBERS[0])
+    _confirm(folder, NUMBERS[1])
+    simulator.faults({"*": [{"do": "answer", "status": 401, "body": {"error": {"code": 190, "message": "expired"}}, "always": True}]})
+    result = ask_meta()
+    assert [each["drifted"] for each in result["numbers"]] == [None, None] and result["summary"]["drifted"] == []
+    assert len(result["warnings"]) == 1 and "and 1 more" in result["warnings"][0] and "Meta's error 190 (expired)" in result["warnings"][0]
+    with pytest.raises(SomeFailed, match="2 of 2 numbers could not be read"):
+        ask_meta(read_back_required=True)
+
+
+def test_kaleyra_is_asked_with_the_account_of_the_options(
+    folder: Path, ask: Ask, simulator: Simulator, public_pem: Callable[[str], str], fingerprint: Callable[[str], str]
+) -> None:
+    simulator.configure(kaleyra_get="data")
+    simulator.hold({NUMBERS[0]: public_pem("rsa-2048")})
+    account = {"api_url": simulator.url, "sid": "HXAP16TESTING97IN", "api_key": "A0b1C2d3E4+/f5G6=h7"}
+    (number,) = ask(phone_numbers=NUMBERS[:1], read_back="kaleyra", **account)["numbers"]
+    assert (number["state"], number["held_fingerprint"]) == ("absent", fingerprint("rsa-2048"))
+    with pytest.raises(InvalidInput, match="needs the account"):
+        ask(phone_numbers=NUMBERS[:1], read_back="kaleyra")
+
+
+def test_without_read_back_nothing_of_it_is_told(folder: Path, ask: Ask) -> None:
+    _confirm(folder, NUMBERS[0])
+    result = ask()
+    assert "drifted" not in result["numbers"][0] and "drifted" not in result["summary"]

@@ -56,6 +56,31 @@ def page(*numbers: dict[str, Any], expected: str | None = None) -> dict[str, Any
     return describe_page(info(*numbers, expected=expected), [], "p {}", "run()")
 
 
+def test_what_was_read_back_stands_beside_the_record() -> None:
+    held = {"held_status": "valid", "read_back_msg": None, "drifted": False}
+    rows = [
+        number(held_fingerprint=K1, **held),
+        number("drifted", held_fingerprint=K2, **{**held, "drifted": True}),
+        number("drifted", held_fingerprint=None, **{**held, "held_status": None, "drifted": True}),
+        number(held_fingerprint=None, **{**held, "held_status": None, "drifted": None, "read_back_msg": "HTTP 405."}),
+    ]
+    told = info(*rows, expected=K1)
+    told["summary"]["by_state"]["drifted"] = 2
+    lines = list(csv.DictReader(io.StringIO(as_csv(told))))
+    assert [(line["state"], line["held_fingerprint"], line["msg"], line["read_back_msg"]) for line in lines] == [
+        ("confirmed", K1, "", ""),
+        ("drifted", K2, f"The number carries {K2}.", ""),
+        ("drifted", "", "The number carries no key.", ""),
+        ("confirmed", "", "", "HTTP 405."),
+    ]
+    document = json.loads(as_json(told, "Title", []))
+    assert document["numbers"][1]["held_fingerprint"] == K2 and document["summary"]["by_state"]["drifted"] == 2
+    shown = describe_page(told, [], "p {}", "run()")
+    assert {"kind": "drifted", "count": 2}.items() <= shown["parts"][1].items()
+    # Without read-back the files are as they were.
+    assert "held_fingerprint" not in as_csv(info(number())) and "drifted" not in as_json(info(number()), "Title", [])
+
+
 # --- what the hosts of a play say -------------------------------------------------------------------------------------
 
 OWN = {"inventory_hostname": "+919876543210"}

@@ -1,0 +1,35 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the role's tasks decide, from their results and its plan."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.kaleyra.whatsapp.plugins.plugin_utils._role_plan import (
+    absolute_path,
+    endpoints_to_verify,
+    known_keys,
+    pairs_to_create,
+    shared_pair,
+    summarise,
+    user_folder,
+    verifications,
+    what_to_register,
+)
+
+
+class FilterModule:
+    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
+        return {
+            "flows_pairs_to_create": pairs_to_create,
+            "flows_known_keys": known_keys,
+            "flows_endpoints_to_verify": endpoints_to_verify,
+            "flows_verifications": verifications,
+            "flows_what_to_register": what_to_register,
+            "flows_summary": summarise,
+            "flows_shared_pair": shared_pair,
+            "flows_absolute_path": lambda path, playbook_folder, working_folder: absolute_path(path, user_folder(playbook_folder, working_folder)),
+        }

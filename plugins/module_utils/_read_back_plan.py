@@ -1,0 +1,35 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whether to register, where what the number carries was read."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ._held_key import HeldKey
+
+if t.TYPE_CHECKING:
+    from ._registration import Plan
+
+
+def plan_from_held(plan: Plan, held: HeldKey, fingerprint: str, *, force: bool) -> Plan:
+    """Return the plan by what the number carries; where that cannot be told, the plan by the record with a warning.
+
+    :param plan: by the record
+    :param fingerprint: of the wanted key
+    """
+    if held.unknown:
+        unread = f"The key that the number carries could not be read, so that the record counts: {held.unknown}"
+        return plan._replace(warning=" ".join(filter(None, [plan.warning, unread])))
+    if held.carries(fingerprint):
+        reason = "forced" if force else "expired" if plan.reason == "expired" else "up_to_date"
+        return plan._replace(reason=reason, previous_fingerprint=fingerprint, warning=None)
+    if held.fingerprint == fingerprint:
+        return plan._replace(reason="mismatch", previous_fingerprint=fingerprint, warning=None)
+    if plan.reason in ("up_to_date", "forced", "expired"):
+        carried = f"the key {held.fingerprint}" if held.fingerprint else "no key"
+        warning = f"The wanted key is on record, but the number carried {carried}. The key is registered again."
+        return plan._replace(reason="drifted", previous_fingerprint=held.fingerprint, warning=warning)
+    return plan._replace(reason="different" if held.fingerprint else "absent", previous_fingerprint=held.fingerprint, warning=None)

@@ -1,0 +1,141 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The playbook flows_check: all is well, all that can be wrong at once, and what cannot be read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from support.endpoint.client import Endpoint
+from support.playbook_runs import API_KEY, SID, KeyPair, Playbooks, Run, assert_nowhere, new_number, secret_lines
+from support.simulator.client import Simulator
+
+PLAYBOOK = "kaleyra.whatsapp.flows_check"
+APP_SECRET = "App-Secret-Of-The-Check"
+
+
+class Numbers:
+    """Two registered numbers, their key pair, and the endpoint that holds it."""
+
+    def __init__(self, playbooks: Playbooks, folder: Path, key: KeyPair) -> None:
+        self.playbooks, self.folder, self.key = playbooks, folder, key
+        self.private, self.metrics, self.cache = folder / "private.pem", folder / "flows.prom", folder / "records"
+        self.private.write_text(key.private)
+        (folder / "private.pub.pem").write_text(key.public)
+        self.endpoint = Endpoint(folder / "endpoint-keys", [self.private], app_secret=APP_SECRET)
+        self.numbers = [new_number(), new_number()]
+        self.variables: dict[str, Any] = {
+            "private_key_path": str(self.private),
+            "cache_path": str(self.cache),
+            "endpoint_url": f"{self.endpoint.url}?token=Query-Secret",
+            "app_secret": APP_SECRET,
+            "check_path": str(self.metrics),
+        }
+        self.register(self.numbers, key)
+
+    def register(self, numbers: list[str], key: KeyPair) -> None:
+        task = self.playbooks.task("Register", phone_numbers=numbers, business_public_key=key.public, cache_path=str(self.cache))
+        assert self.playbooks.run_tasks([task]).failed() == set()
+
+    def check(self, hosts: dict[str, dict[str, Any]], *args: str, **variables: Any) -> Run:
+        given = {f"flows_encryption_{name}": value for name, value in {**self.variables, **variables}.items()}
+        inventory = {"all": {"hosts": hosts, "vars": given}}
+        return self.playbooks.run(PLAYBOOK, inventory, *args, env={"ANSIBLE_SHOW_CUSTOM_STATS": "1", "KALEYRA_SID": SID})
+
+    def samples(self) -> dict[tuple[str, ...], float]:
+        """The metrics that were written, and are read from their file only once."""
+        text = self.metrics.read_text()
+        self.metrics.unlink()
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        return {(sample.name.removeprefix("kaleyra_flows_"), *sample.labels.values()): sample.value for sample in samples}
+
+
+@pytest.fixture
+def registered(playbooks: Playbooks, tmp_path: Path, key: KeyPair) -> Iterator[Numbers]:
+    numbers = Numbers(playbooks, tmp_path, key)
+    with numbers.endpoint:
+        yield numbers
+
+
+def published(run: Run) -> dict[str, Any]:
+    line = [line for line in run.stdout.splitlines() if '"flows_encryption_check"' in line][-1]
+    stats: dict[str, Any] = json.loads(line[line.index("{") :])["flows_encryption_check"]
+    return stats
+
+
+def test_check_all_is_well(registered: Numbers, simulator: Simulator) -> None:
+    """Nothing is changed or sent to the API; nothing secret is told; one host does it for all."""
+    requests, fingerprint = simulator.count(), registered.key.fingerprint
+    before = {path: path.read_bytes() for path in registered.folder.rglob("*") if path.is_file() and path != registered.endpoint.keys}
+    hosts: dict[str, dict[str, Any]] = {number: {} for number in registered.numbers}
+
+    checked = registered.check(hosts, "--check")
+    assert checked.rc == 0 and not registered.metrics.exists(), checked.output
+    run = registered.check(hosts, "-vvvv", "--diff")
+    assert run.rc == 0, run.output
+    assert run.changed() == 0 and simulator.count() == requests
+    assert "2 numbers: 2 ok. The oldest confirmation is 0:00:" in run.text and "holds the key" in run.text
+    assert {outcome.host for outcome in run.outcomes if outcome.status != "skipped"} == {registered.numbers[0]}
+    stats = published(run)
+    assert (stats["ok"], stats["by_state"], stats["problems"]) == (True, {"ok": 2}, [])
+
+    samples = registered.samples()
+    (latency,) = [value for (name, *dummy), value in samples.items() if name == "endpoint_latency_seconds"]
+    assert 0 < latency < 10
+    assert samples[("numbers", "ok", fingerprint)] == 2 and samples[("check_ok",)] == 1
+    assert samples[("endpoint_up", registered.endpoint.url, fingerprint)] == 1
+    assert {path: path.read_bytes() for path in before} == before
+    secrets = [API_KEY, APP_SECRET, *secret_lines(registered.key.private)]
+    assert_nowhere(secrets, {"output": run.output, **registered.playbooks.leftovers()})
+    assert "Query-Secret" not in json.dumps([checked.stdout, stats, [list(labels) for labels in samples]])
+
+
+def test_check_tells_all_that_is_wrong(registered: Numbers, other_key: KeyPair) -> None:
+    """Another key, no record, and an endpoint that has lost the key, in one run."""
+    other = registered.folder / "other.pem"
+    other.write_text(other_key.private)
+    registered.endpoint.hold([other])
+    registered.endpoint.reload()
+    registered.register(registered.numbers[1:], other_key)
+    absent = new_number()
+    run = registered.check({"shops": {"flows_encryption_phone_numbers": "\n".join([*registered.numbers, absent])}})
+    assert run.rc != 0 and run.failed() == {"shops"}
+    problems = published(run)["problems"]
+    assert len(problems) == 3
+    for problem, parts in zip(
+        problems, ([registered.numbers[1], other_key.fingerprint], [absent, "no key is known"], [registered.endpoint.url]), strict=True
+    ):
+        assert all(part in problem for part in parts) and problem in run.text.replace("\\n", " "), problem
+    samples = registered.samples()
+    assert samples[("numbers", "ok", registered.key.fingerprint)] == samples[("numbers", "different", other_key.fingerprint)] == 1
+    assert samples[("numbers", "absent", "")] == 1 and samples[("check_ok",)] == 0
+
+
+def test_check_unreachable_hosts_are_problems(registered: Numbers) -> None:
+    lost = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+    number = registered.numbers[0]
+    hosts: dict[str, dict[str, Any]] = {
+        number: {"flows_encryption_key_host": "lost"},
+        registered.numbers[1]: {"flows_encryption_api_host": "lost"},
+        "lost": {**lost, "flows_encryption_phone_numbers": []},
+    }
+    run = registered.check(hosts)
+    assert run.rc != 0 and published(run)["by_state"] == {"unknown": 2}
+    assert "on lost: the public key cannot be read" in run.text and "The records on lost cannot be read" in run.text
+    assert registered.samples()[("check_ok",)] == 0
+
+
+def test_check_without_inventory_is_on_all_records(registered: Numbers) -> None:
+    variables = {f"flows_encryption_{name}": value for name, value in registered.variables.items()}
+    for key_path, rc in ((str(registered.private), 0), (str(registered.folder / "none.pem"), 2)):
+        run = registered.playbooks.run(PLAYBOOK, {"all": {}}, variables={**variables, "flows_encryption_private_key_path": key_path})
+        assert run.rc == rc, run.output
+        assert f"2 numbers: {'0 ok, 2 unknown' if rc else '2 ok'}." in run.text
+        assert ("none.pub.pem on localhost: the public key cannot be read (" in run.text) is (rc != 0)

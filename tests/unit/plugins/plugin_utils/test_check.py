@@ -1,0 +1,200 @@
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The check's plan, verdict and metrics, without a playbook."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from ansible_collections.kaleyra.whatsapp.plugins.plugin_utils._check import judge, phone_numbers, plan, read_keys, shown_url
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from prometheus_client.parser import text_string_to_metric_families
+
+K1, K2 = ("aa:" * 32)[:-1], ("bb:" * 32)[:-1]
+NUMBER, ANOTHER = "+919876543210", "+919876543211"
+OWN = {
+    f"flows_encryption_{name}": ""
+    for name in "phone_numbers key_host private_key_path public_key_path public_key api_host cache_path pod api_url sid endpoint_url".split()
+}
+
+
+def host(name: str, **variables: Any) -> dict[str, Any]:
+    return {"inventory_hostname": name, **{f"flows_encryption_{variable}": value for variable, value in variables.items()}}
+
+
+def planned(*hosts: dict[str, Any], environment: dict[str, str] | None = None, **of_the_play: Any) -> dict[str, Any]:
+    """The plan of a play on those hosts, the first of which checks, with variables of the play."""
+    play = {f"flows_encryption_{variable}": value for variable, value in of_the_play.items()}
+    return plan(hosts, {**OWN, **hosts[0], **play}, environment=environment)
+
+
+def test_plan_hosts_that_share_everything_reads_once() -> None:
+    shared = {"private_key_path": "/etc/flows/private.pem", "key_host": "endpoint", "api_host": "endpoint", "endpoint_url": "https://f.example.com/"}
+    made = planned(host(NUMBER, **shared), host("919876543211", **shared))
+    assert made["public_keys"] == [{"host": "endpoint", "path": "/etc/flows/private.pub.pem", "text": ""}]
+    assert [(folder["api_host"], folder["phone_numbers"]) for folder in made["records"]] == [("endpoint", {NUMBER: 0, ANOTHER: 0})]
+    assert [(each["url"], each["key"]) for each in made["endpoints"]] == [("https://f.example.com/", 0)]
+
+
+def test_plan_hosts_that_differ_reads_each() -> None:
+    made = planned(
+        host(NUMBER, private_key_path="/a.pem", cache_path="/r1", endpoint_url="https://a.example.com"),
+        host(ANOTHER, private_key_path="/b.pem", cache_path="/r1", endpoint_url="https://a.example.com"),
+        host("shops", private_key_path="/b.pem", cache_path="/r2", phone_numbers="393331234501; +39 333 1234502"),
+    )
+    assert [key["path"] for key in made["public_keys"]] == ["/a.pub.pem", "/b.pub.pem"]
+    assert [folder["phone_numbers"] for folder in made["records"]] == [{NUMBER: 0, ANOTHER: 1}, {"+393331234501": 1, "+393331234502": 1}]
+    assert [each["key"] for each in made["endpoints"]] == [0, 1]
+
+
+def test_plan_variables_of_the_play_count_for_all_hosts() -> None:
+    made = planned(host(NUMBER), host(ANOTHER, cache_path="/own"), private_key_path="/play.pem", cache_path="/play")
+    assert [key["path"] for key in made["public_keys"]] == ["/play.pub.pem"]
+    assert [folder["cache_path"] for folder in made["records"]] == ["/play"]
+
+
+def test_plan_variables_of_one_host_count_for_it_alone() -> None:
+    made = planned(host(NUMBER, cache_path="/own", private_key_path="/own.pem"), host(ANOTHER))
+    assert [folder["cache_path"] for folder in made["records"]] == ["/own", ""]
+    assert made["records"][1]["phone_numbers"] == {ANOTHER: None}
+
+
+def test_plan_without_numbers_is_on_all_records() -> None:
+    made = planned(host("localhost", private_key_path="/a.pem"), environment={"KALEYRA_SID": "HX1", "KALEYRA_POD": "in"})
+    (folder,) = made["records"]
+    assert (folder["phone_numbers"], folder["key"], folder["sid"], folder["pod"]) == ({}, 0, "HX1", "in")
+
+
+def test_plan_number_that_is_none_is_a_problem_of_its_host() -> None:
+    made = planned(host(NUMBER), host("shop", phone_numbers=["+39 nonsense"]))
+    assert len(made["problems"]) == 1 and made["problems"][0].startswith("shop: ")
+    assert judge(made, [], [{"numbers": []}], [])["ok"] is False
+
+
+@pytest.mark.parametrize("given", [NUMBER, 919876543210, [NUMBER], [919876543210], f"\r\n{NUMBER},", None, ""])
+def test_phone_numbers_of_any_type(given: Any) -> None:
+    assert phone_numbers(NUMBER, given) == [NUMBER]
+
+
+def test_read_keys_names_file_and_cause() -> None:
+    public = rsa.generate_private_key(65537, 2048).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    files = [{"text": "", "host": "endpoint", "path": f"/{name}.pub.pem"} for name in "abc"]
+    results = [{"content": base64.b64encode(public).decode()}, {"msg": "file not found: /b.pub.pem"}, {"content": base64.b64encode(b"x").decode()}]
+    good, missing, damaged = read_keys(files, results)
+    assert good["text"] == public.decode() and len(good["fingerprint"]) == 95
+    assert missing["problem"] == "/b.pub.pem on endpoint: the public key cannot be read (file not found: /b.pub.pem)."
+    assert damaged["problem"].startswith("/c.pub.pem on endpoint: ") and damaged["fingerprint"] is None
+
+
+def recorded(state: str = "confirmed", fingerprint: str | None = K1, age: int = 60) -> dict[str, Any]:
+    known = state in ("confirmed", "unconfirmed")
+    return {
+        "phone_number": NUMBER,
+        "state": state,
+        "fingerprint": fingerprint if known else None,
+        "since": "2026-01-31T10:20:30Z" if known else None,
+        "age": age if known else None,
+        "msg": "The record x is damaged." if state == "unreadable" else None,
+    }
+
+
+def held(number: dict[str, Any], fingerprint: str | None, status: str | None = None, cause: str | None = None) -> dict[str, Any]:
+    return {**number, "held_fingerprint": fingerprint, "held_status": status, "read_back_msg": cause}
+
+
+ONE: dict[str, Any] = {"public_keys": [{}], "records": [{"api_host": "localhost", "phone_numbers": {NUMBER: 0}}], "endpoints": [], "problems": []}
+KEY = {"fingerprint": K1, "text": "PEM", "problem": None}
+
+
+@pytest.mark.parametrize(
+    ("number", "expected", "state"),
+    [
+        (recorded(), K1, "ok"),
+        (recorded(), None, "ok"),
+        (recorded(), K2, "different"),
+        (recorded("unconfirmed"), K1, "unconfirmed"),
+        (recorded("unreadable"), K1, "unreadable"),
+        (recorded("absent"), K1, "absent"),
+        (recorded("absent"), None, "absent"),
+        # What is held counts more than what is on record.
+        (held(recorded(), K1, "valid"), K1, "ok"),
+        (held(recorded(), K1), None, "ok"),
+        (held(recorded("absent"), K1), K1, "ok"),
+        (held(recorded("unconfirmed"), K1, "valid"), K1, "ok"),
+        (held(recorded(), K1, "mismatch"), K1, "mismatch"),
+        (held(recorded(), K2, "valid"), K1, "drifted"),
+        (held(recorded(), K2, "valid"), None, "drifted"),
+        (held(recorded(), None), K1, "drifted"),
+        (held(recorded("absent"), K2, "valid"), K1, "different"),
+        (held(recorded("absent"), None), K1, "absent"),
+        # Where it could not be told, the record counts.
+        (held(recorded(), None, cause="HTTP 404."), K1, "ok"),
+    ],
+)
+def test_judge_a_number(number: dict[str, Any], expected: str | None, state: str) -> None:
+    records = [{**ONE["records"][0], "phone_numbers": {NUMBER: 0 if expected else None}}]
+    result = judge({**ONE, "records": records}, [{**KEY, "fingerprint": expected}], [{"numbers": [number]}], [])
+    assert result["stats"]["by_state"] == {state: 1}
+    assert result["ok"] is (state == "ok")
+    assert [line.startswith(f"{NUMBER}: ") for line in result["stats"]["problems"]] == [True] * (state != "ok")
+
+
+def test_judge_what_cannot_be_read_is_a_problem() -> None:
+    result = judge(ONE, [KEY], [{"msg": "Failed to connect.", "unreachable": True}], [])
+    assert not result["ok"] and result["stats"]["by_state"] == {"unknown": 1}
+    assert result["stats"]["problems"] == ["The records on localhost cannot be read (Failed to connect)."]
+
+
+def test_judge_number_whose_key_cannot_be_read_is_unknown() -> None:
+    result = judge(ONE, [{"fingerprint": None, "text": "", "problem": "/a.pub.pem: not found."}], [{"numbers": [recorded()]}], [])
+    assert result["stats"]["by_state"] == {"unknown": 1} and result["stats"]["problems"] == ["/a.pub.pem: not found."]
+
+
+def test_judge_nothing_to_check_is_a_problem() -> None:
+    nothing = {**ONE, "records": [{"api_host": "localhost", "phone_numbers": {}, "key": None}]}
+    assert judge(nothing, [KEY], [{"numbers": []}], [])["ok"] is False
+
+
+def test_judge_names_some_problems_and_counts_all() -> None:
+    numbers = [{**recorded("absent"), "phone_number": f"+9198765{number:05}"} for number in range(50)]
+    result = judge(ONE, [KEY], [{"numbers": numbers}], [])
+    assert len(result["stats"]["problems"]) == 21 and result["stats"]["problems"][-1] == "30 more problems."
+    assert result["lines"][0] == "50 numbers: 0 ok, 50 absent."
+
+
+def test_judge_endpoint_that_is_down_or_was_not_asked() -> None:
+    endpoints = {**ONE, "endpoints": [{"shown": "https://a"}, {"shown": "https://b"}, {"shown": "https://c"}]}
+    pings = [{"active": True, "latency_ms": 34, "fingerprint": K1}, {"active": False, "msg": "It has another key."}, {"skipped": True}]
+    result = judge(endpoints, [KEY], [{"numbers": [recorded()]}], pings)
+    assert result["lines"][1:4] == ["Endpoint https://a: holds the key, 34 ms.", "Endpoint https://b: down.", "Endpoint https://c: down."]
+    assert result["stats"]["problems"] == ["https://b: It has another key.", "https://c: It was not asked, as its public key is not known."]
+
+
+def test_metrics_are_read_by_prometheus() -> None:
+    odd = 'https://f.example.com/"a\\b'
+    numbers = [recorded(), {**recorded(age=7200), "phone_number": ANOTHER}, {**recorded(fingerprint=K2), "phone_number": "+393331234501"}]
+    endpoints = {**ONE, "endpoints": [{"shown": odd}]}
+    pings = [{"active": True, "latency_ms": 34, "fingerprint": K1}]
+    plan = {**endpoints, "records": [{"api_host": "localhost", "phone_numbers": {number["phone_number"]: 0 for number in numbers}}]}
+    text = judge(plan, [KEY], [{"numbers": numbers}], pings, now=1_770_000_000.9)["metrics"]
+    families = list(text_string_to_metric_families(text))
+    assert all(family.documentation and family.type == "gauge" for family in families)
+    found = {(sample.name.removeprefix("kaleyra_flows_"), *sample.labels.values()): sample.value for family in families for sample in family.samples}
+    assert found == {
+        ("numbers", "ok", K1): 2,
+        ("numbers", "different", K2): 1,
+        ("oldest_confirmation_age_seconds",): 7200,
+        ("endpoint_up", odd, K1): 1,
+        ("endpoint_latency_seconds", odd, K1): 0.034,
+        ("check_ok",): 0,
+        ("check_timestamp_seconds",): 1_770_000_000,
+    }
+
+
+def test_shown_url_has_no_secrets() -> None:
+    assert shown_url("https://user:password@f.example.com/endpoint?token=x#y") == "https://f.example.com/endpoint"
