@@ -18,11 +18,11 @@ _LONGEST_SLEEP = 0.25
 _APPROACH, _EXPLORE = 1 / 25, 0.005
 # Successes since the last slow-down from which their rate says something.
 _TELLING = 3
-_LEAST_RATE = 0.2
+_LEAST_RATE = 0.6
 # Pause after a slow-down, in intervals; what is under way comes back meanwhile.
-_PAUSE_INTERVALS = 4
+_PAUSE_INTERVALS = 1
 # Seconds to the first request while each is refused; doubled with each refusal.
-_PROBE, _DOUBLINGS = 0.1, 6
+_PROBE, _DOUBLINGS = 0.1, 4
 
 
 class Cancelled(BaseException):
