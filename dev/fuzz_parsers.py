@@ -188,7 +188,7 @@ def retry_after(data: bytes) -> None:
 
 
 def is_proof(status: int, body: bytes) -> bool:
-    """HTTP 200, JSON, ``code`` ``WA-200``, ``data.success`` true, no name twice: promise 4, said once more in other words."""
+    """HTTP 200, JSON, ``code`` ``WA-200`` (or ``WA200``), ``data.success`` true, no name twice: promise 4, said once more in other words."""
     if status != 200:
         return False
     twice: list[str] = []
@@ -206,7 +206,7 @@ def is_proof(status: int, body: bytes) -> bool:
         return False
     match content:
         case {"code": str() as code, "data": {"success": bool() as success}}:
-            return code == "WA-200" and success
+            return code in ("WA-200", "WA200") and success
     return False
 
 

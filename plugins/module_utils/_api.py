@@ -28,7 +28,7 @@ _WHAT_TO_DO = {
     407: "Check the proxy's user and password in the environment.",
     429: "The account's rate is limited: run it again later, or more slowly (max_requests_per_second for a list, fewer forks for hosts).",
 }
-_VENDOR_ADVICE = "Kaleyra advises to try again after 5, 10 and 15 minutes, then to ask its support."
+_WHEN_IT_LASTS = "Kaleyra advises to try again after 5, 10 and 15 minutes, and then to ask its support."
 _HARMLESS = "It may or may not have been applied. Run it again, which is harmless."
 
 
@@ -113,7 +113,7 @@ class FlowsEncryptionApi:
         data = content.get("data")
         success = (
             answer.status == 200
-            and _code(content) == "WA200"
+            and content.get("code") in ("WA-200", "WA200")  # Kaleyra's pages print codes both ways
             and isinstance(data, dict)
             and data.get("success") is True
         )
@@ -142,12 +142,6 @@ def _form(pem: str) -> bytes:
     return urlencode({"business_public_key": pem}).encode()
 
 
-def _code(content: dict[str, t.Any]) -> str | None:
-    """The answer's code without its hyphen, as other pages of the vendor print it."""
-    code = content.get("code")
-    return code.replace("-", "") if isinstance(code, str) else None
-
-
 def _is_refusal(answer: Answer) -> bool:
     """Whether the API surely did not apply the request. 408 says only that the server gave up."""
     return 400 <= answer.status < 500 and answer.status != 408
@@ -156,8 +150,8 @@ def _is_refusal(answer: Answer) -> bool:
 def _remedy(answer: Answer, facts: dict[str, t.Any]) -> str:
     if 300 <= answer.status < 400:
         return "Check pod or api_url."
-    code = (facts["code"] or "").replace("-", "")
-    advice = _VENDOR_ADVICE if answer.status in RETRIED_STATUSES else None
+    code = (facts["code"] or "").replace("WA-", "WA", 1)
+    advice = _WHEN_IT_LASTS if answer.status in RETRIED_STATUSES else None
     return " ".join(filter(None, [_WHAT_TO_DO.get(code) or _WHAT_TO_DO.get(answer.status), advice]))
 
 

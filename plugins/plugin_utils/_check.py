@@ -98,7 +98,7 @@ def _seen(variable: str, host: Variables, mine: Variables, own: Variables) -> t.
         is_of_the_play = mine[variable] != value
     else:
         private_path = str(own.get(f"{_PREFIX}private_key_path") or "")
-        defaults = ("", None, [], "localhost", [own["inventory_hostname"]], posixpath.splitext(private_path)[0] + ".pub.pem")
+        defaults: tuple[t.Any, ...] = ("", None, [], "localhost", [own["inventory_hostname"]], posixpath.splitext(private_path)[0] + ".pub.pem")
         is_of_the_play = value not in defaults
     return value if is_of_the_play else host.get(variable)
 
@@ -145,7 +145,7 @@ def shown_url(url: str) -> str:
     return re.sub(r"[?#].*\Z", "", re.sub(r"\A([a-z]+://)[^/?#]*@", r"\1", url), flags=re.DOTALL)
 
 
-def read_keys(keys: list[Variables], results: list[Variables]) -> list[dict[str, t.Any]]:
+def read_keys(keys: t.Sequence[Variables], results: t.Sequence[Variables]) -> list[dict[str, t.Any]]:
     """Return each key's ``text`` and ``fingerprint``, or what is wrong with it as ``problem``.
 
     :param results: of slurp, one for each key
@@ -171,7 +171,7 @@ def _reason(result: Variables) -> str:
 
 
 def judge(
-    plan: Variables, keys: list[Variables], infos: list[Variables], pings: list[Variables], now: float | None = None
+    plan: Variables, keys: t.Sequence[Variables], infos: t.Sequence[Variables], pings: t.Sequence[Variables], now: float | None = None
 ) -> dict[str, t.Any]:
     """Return the check's result.
 
@@ -205,7 +205,7 @@ def judge(
     by_state = collections.Counter(number["state"] for number in numbers)
     ages = [number["age"] for number in numbers if number["age"] is not None]
     more = len(problems) - MOST_PROBLEMS
-    stats = {
+    stats: dict[str, t.Any] = {
         "ok": not problems,
         "numbers": len(numbers),
         "by_state": {state: by_state[state] for state in STATES if by_state[state]},

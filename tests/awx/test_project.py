@@ -124,7 +124,7 @@ def test_survey_answers_of_every_kind(on_a_core: Playbooks, simulator: Simulator
     one, two = jobs.numbers
     typed = new_number()
     records = {"flows_encryption_cache_path": str(on_a_core.folder / "records")}
-    answers = {"flows_encryption_public_key": key.public}
+    answers: dict[str, Any] = {"flows_encryption_public_key": key.public}
 
     blank = jobs.register(variables=records, **answers, flows_encryption_force="")
     assert reasons(blank) == dict.fromkeys(jobs.numbers, "absent")

@@ -72,6 +72,7 @@ def test_a_proven_success_is_returned_with_its_facts(call: Call, simulator: Simu
     "body",
     [
         pytest.param({"code": "WA-200", "data": {"success": True}}, id="without-what-is-not-needed"),
+        pytest.param({"code": "WA200", "data": {"success": True}}, id="code-without-hyphen"),
         pytest.param({**SUCCESS, "error": None, "new": [1, 2]}, id="with-more-than-is-known"),
         pytest.param({**SUCCESS, "message": {"en": "fine"}}, id="message-of-another-type"),
         pytest.param(json.dumps(SUCCESS, indent=8) + "\r\n\r\n", id="indented"),
@@ -468,3 +469,15 @@ def test_code_and_message_of_another_type_are_none(value: Any, call: Call) -> No
     with pytest.raises(Rejected) as caught:
         call(_answer(400, {"code": value, "message": value}))
     assert (caught.value.details["code"], caught.value.details["message"]) == (None, None)
+
+
+@pytest.mark.parametrize("code", ["WA-400", "WA400"])
+def test_codes_mean_the_same_with_and_without_hyphen(call: Call, code: str) -> None:
+    with pytest.raises(Rejected, match="its WABA is onboarded"):
+        call(_answer(400, {"code": code, "message": "x"}))
+
+
+@pytest.mark.parametrize("status", [429, 500])
+def test_failure_that_lasts_passes_on_the_advice_of_the_vendor(call: Call, status: int) -> None:
+    with pytest.raises(ApiError, match="again after 5, 10 and 15 minutes, and then to ask its support"):
+        call(_answer(status), retries=0)

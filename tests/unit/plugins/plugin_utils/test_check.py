@@ -169,17 +169,17 @@ def test_judge_names_some_problems_and_counts_all() -> None:
 
 def test_judge_endpoint_that_is_down_or_was_not_asked() -> None:
     endpoints = {**ONE, "endpoints": [{"shown": "https://a"}, {"shown": "https://b"}, {"shown": "https://c"}]}
-    pings = [{"active": True, "latency_ms": 34, "fingerprint": K1}, {"active": False, "msg": "It has another key."}, {"skipped": True}]
+    pings: list[dict[str, Any]] = [{"active": True, "latency_ms": 34, "fingerprint": K1}, {"active": False, "msg": "Another key."}, {"skipped": True}]
     result = judge(endpoints, [KEY], [{"numbers": [recorded()]}], pings)
     assert result["lines"][1:4] == ["Endpoint https://a: holds the key, 34 ms.", "Endpoint https://b: down.", "Endpoint https://c: down."]
-    assert result["stats"]["problems"] == ["https://b: It has another key.", "https://c: It was not asked, as its public key is not known."]
+    assert result["stats"]["problems"] == ["https://b: Another key.", "https://c: It was not asked, as its public key is not known."]
 
 
 def test_metrics_are_read_by_prometheus() -> None:
     odd = 'https://f.example.com/"a\\b'
     numbers = [recorded(), {**recorded(age=7200), "phone_number": ANOTHER}, {**recorded(fingerprint=K2), "phone_number": "+393331234501"}]
     endpoints = {**ONE, "endpoints": [{"shown": odd}]}
-    pings = [{"active": True, "latency_ms": 34, "fingerprint": K1}]
+    pings: list[dict[str, Any]] = [{"active": True, "latency_ms": 34, "fingerprint": K1}]
     plan = {**endpoints, "records": [{"api_host": "localhost", "phone_numbers": {number["phone_number"]: 0 for number in numbers}}]}
     text = judge(plan, [KEY], [{"numbers": numbers}], pings, now=1_770_000_000.9)["metrics"]
     families = list(text_string_to_metric_families(text))
