@@ -131,7 +131,8 @@ def test_lists_that_overlap_send_each_number_once(params: Params, simulator: Sim
     """In threads of one process, which is harder than in processes: locks keep only processes apart."""
     simulator.faults({number: [{"do": "answer", "status": 500, "delay": 0.05, "headers": {"Retry-After": "0"}}] for number in NUMBERS[:5]})
     results: list[dict[str, Any]] = []
-    threads = [threading.Thread(target=lambda: results.append(_all(params(phone_numbers=NUMBERS, retries=1)))) for dummy in range(3)]
+    options = params(phone_numbers=NUMBERS, retries=1)
+    threads = [threading.Thread(target=lambda: results.append(_all(options))) for dummy in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
