@@ -52,8 +52,11 @@ READ_BACK_OPTIONS: dict[str, t.Any] = {
 }
 
 
-_PRIVATE_KEY = re.compile(r"PRIVATE\s*KEY", re.IGNORECASE)
-# An API key of so many characters is not part of another text by chance.
+# In capitals, as in PEM: files are called private key or privatekey. The second is PuTTY's.
+_PRIVATE_KEY = re.compile(r"PRIVATE\s+KEY|Private-Lines:")
+# Options that hold a secret which others could be given by mistake, and the environment variables in their place.
+_SECRETS = {"api_key": "KALEYRA_API_KEY", "meta_access_token": "META_ACCESS_TOKEN", "app_secret": None}
+# A secret of so many characters is not part of another text by chance.
 _LONG = 8
 
 
@@ -125,19 +128,21 @@ def reject_misplaced_secrets(arguments: t.Mapping[str, t.Any]) -> dict[str, t.An
 
 
 def _require_no_misplaced_secret(arguments: t.Mapping[str, t.Any]) -> None:
-    """See that no option holds a private key, or the API key of another option: messages would repeat it.
+    """See that no option holds a private key, or the secret of another option: messages would repeat it.
 
     :raises InvalidInput: naming the option
     """
-    api_key = str(arguments.get("api_key") or os.environ.get("KALEYRA_API_KEY") or "")
+    secrets = {name: str(arguments.get(name) or os.environ.get(variable or "") or "") for name, variable in _SECRETS.items()}
     for option, value in arguments.items():
         texts = [str(each) for each in (value if isinstance(value, (list, tuple)) else [value]) if each is not None]
         if option != "business_public_key" and any(_PRIVATE_KEY.search(text) for text in texts):  # which has a message of its own
             raise InvalidInput(
                 f"{option} holds a PRIVATE key. It was not sent and is not shown, but it does not belong here: it stays on the Flow endpoint alone."
             )
-        if option != "api_key" and api_key and any(text == api_key or (len(api_key) >= _LONG and api_key in text) for text in texts):
-            raise InvalidInput(f"{option} holds the API key, which belongs in api_key (or KALEYRA_API_KEY) alone. It is not shown here.")
+        for name, secret in secrets.items():
+            if option != name and secret and any(text == secret or (len(secret) >= _LONG and secret in text) for text in texts):
+                variable = f" (or {_SECRETS[name]})" if _SECRETS[name] else ""
+                raise InvalidInput(f"{option} holds the value of {name}, a secret that belongs in {name}{variable} alone. It is not shown here.")
 
 
 def _result_of(work: t.Callable[[], dict[str, t.Any]]) -> dict[str, t.Any]:

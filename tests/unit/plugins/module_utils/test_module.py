@@ -42,3 +42,19 @@ def test_the_api_key_of_the_environment_among_the_numbers_is_not_echoed(monkeypa
 
 def test_a_short_api_key_that_is_part_of_a_word_is_no_secret_there() -> None:
     assert reject_misplaced_secrets({"api_key": "in", "cache_path": "/var/lib/flows/in"}) == {}
+
+
+@pytest.mark.parametrize("name", ["private key.pem", "privatekey.pem", "private_key", "Private Key of the endpoint.txt"])
+def test_a_path_with_the_word_private_is_no_private_key(name: str) -> None:
+    assert reject_misplaced_secrets({"api_key": API_KEY, "business_public_key_path": f"/etc/flows/{name}"}) == {}
+
+
+@pytest.mark.parametrize(("option", "variable"), [("meta_access_token", "META_ACCESS_TOKEN"), ("app_secret", None)])
+def test_other_secrets_in_a_wrong_option_are_not_echoed(option: str, variable: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "EAAB-Secret-0815-4711"
+    arguments = {option: secret}
+    if variable:
+        monkeypatch.setenv(variable, secret)
+        arguments = {}
+    result = reject_misplaced_secrets({**arguments, "api_key": API_KEY, "ca_path": f"/x/{secret}"})
+    assert result["failed"] and result["msg"].startswith(f"ca_path holds the value of {option}, ") and secret not in str(result)
