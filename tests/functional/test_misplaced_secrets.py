@@ -100,7 +100,8 @@ def test_a_secret_in_a_wrong_option_is_not_repeated(
         result = run.one(name)
         assert result["failed"], name
         assert name.split()[1] in result["msg"], (name, result["msg"])
-    places = {"the output": run.output, **playbooks.leftovers()}
-    assert any(path.name == "ansible.log" for path in playbooks.leftovers())
+    left = playbooks.leftovers()
+    assert any(path.name == "ansible.log" for path in left)
+    places: dict[Any, str] = {"the output": run.output, **left}
     assert_nowhere([*secret_lines(key.private), API_KEY, TOKEN, "BEGIN PRIVATE", "PRIVATE KEY"], places)
     assert simulator.count() == 0
