@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from support.authority import Authority
 from support.cases import ToDo, Try, load, once, try_all
-from support.playbook_runs import ACCOUNTS, API_KEY, AS_A_MODULE, EXECUTION_MODES, SID, WORKER, KeyPair, Playbooks
+from support.keys import KeyPair
+from support.playbook_runs import ACCOUNTS, API_KEY, AS_A_MODULE, EXECUTION_MODES, SID, WORKER, Playbooks
 from support.servers import Proxy, Servers, closed_port
 from support.simulator.client import Simulator
 
@@ -26,8 +27,8 @@ CREDENTIALS = f"somebody:{PASSWORD}"
 PROXIES: Mapping[str, Mapping[str, Any]] = {
     "OPEN": {},
     "OTHER": {},
-    "FORBIDS": {"reject_private_key": "403 Forbidden"},
-    "LOUD": {"reject_private_key": f"403 \x1b[31m{'no ' * 5000}"},
+    "FORBIDS": {"refusal": "403 Forbidden"},
+    "LOUD": {"refusal": f"403 \x1b[31m{'no ' * 5000}"},
     "ASKS": {"credentials": CREDENTIALS},
 }
 

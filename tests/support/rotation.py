@@ -14,7 +14,8 @@ from typing import Any
 from ansible_collections.kaleyra.whatsapp.plugins.modules.kaleyra_flows_encryption import SPEC
 
 from support.endpoint.client import Endpoint
-from support.playbook_runs import API_KEY, CHECKOUT, SID, Playbooks, Run, fingerprint_of, new_number, openssl
+from support.keys import fingerprint_of, openssl
+from support.playbook_runs import API_KEY, CHECKOUT, SID, Playbooks, Run, new_number
 from support.simulator.client import Simulator
 
 ROTATE = "kaleyra.whatsapp.rotate_flows_key"
@@ -87,4 +88,5 @@ class World:
         return [registered[number] for number in self.numbers]
 
     def files(self) -> set[str]:
-        return {path.name for path in self.keys.iterdir()}
+        """Names of the key files: what a rotation keeps for itself beside them is hidden."""
+        return {path.name for path in self.keys.iterdir() if not path.name.startswith(".")}
