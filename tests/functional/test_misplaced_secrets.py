@@ -9,17 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.playbook_runs import (
-    API_KEY,
-    EXECUTION_MODES,
-    MODULE,
-    WORKER,
-    KeyPair,
-    Playbooks,
-    assert_nowhere,
-    new_number,
-    secret_lines,
-)
+from support.keys import KeyPair, secret_lines
+from support.playbook_runs import API_KEY, EXECUTION_MODES, MODULE, WORKER, Playbooks, assert_nowhere, new_number
 from support.simulator.client import Simulator
 
 pytestmark = pytest.mark.slow
