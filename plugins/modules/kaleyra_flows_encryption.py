@@ -97,6 +97,7 @@ options:
     description:
       - Folder of the records, on the host where the task runs. It is created when needed.
       - Each API host, account and number has a file of its own, so any number of hosts and processes can share the folder.
+      - On a local connection, a relative path is one from the working directory of C(ansible-playbook).
     type: path
     default: ~/.ansible/kaleyra_flows_encryption
   cache_valid_time:
