@@ -6,6 +6,7 @@ from __future__ import annotations
 import heapq
 import math
 import random
+from collections.abc import Callable
 
 import pytest
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _rate_limit
@@ -192,7 +193,7 @@ def _run_list(account: Bucket | Window, clock: Clock, *, tells_seconds: bool, nu
 
 
 # What is used of the rate where less than 70 % is reached: a second's pause for each refusal costs an account without a burst more.
-_ACCOUNTS = {
+_ACCOUNTS: dict[str, tuple[Callable[[], Bucket | Window], float, float]] = {
     "bucket-28-1": (lambda: Bucket(28, 1), 0.7, 0.6),
     "bucket-28-5": (lambda: Bucket(28, 5), 0.7, 0.65),
     "bucket-28-28": (lambda: Bucket(28, 28), 0.7, 0.7),
