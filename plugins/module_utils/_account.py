@@ -2,8 +2,6 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Private to this collection: it can change in any release.
-
 """The Kaleyra account that a number belongs to."""
 
 from __future__ import annotations
@@ -54,16 +52,20 @@ class Account:
         return f"{self.base_url}/v2/{self.sid}/whatsapp/{phone_number}/flows_encryption"
 
 
-def make_account(pod: str | None, api_url: str | None, sid: str, api_key: str) -> Account:
+def make_account(pod: str | None, api_url: str | None, sid: str | None, api_key: str | None) -> Account:
     """Check every part that goes into a URL or a header.
 
     :raises InvalidInput: naming the option; an API key is never repeated
     """
+    missing = []
     if bool(pod) == bool(api_url):
-        raise InvalidInput(
-            "Give either pod or api_url (or set KALEYRA_POD or KALEYRA_API_URL in the environment), "
-            + ("not both." if pod else "one of them.")
-        )
+        missing.append("Set exactly one of pod and api_url, or KALEYRA_POD or KALEYRA_API_URL in the environment.")
+    if not sid:
+        missing.append("Set sid or KALEYRA_SID.")
+    if not api_key:
+        missing.append("Set api_key or KALEYRA_API_KEY.")
+    if missing or not sid or not api_key:
+        raise InvalidInput(" ".join(missing))
     if pod and pod not in PODS:
         raise InvalidInput(f"pod {pod[:40]!r} is not one of {', '.join(PODS)}.")
     if not _SID.fullmatch(sid):

@@ -12,9 +12,10 @@ import math
 import time
 import typing as t
 
+from ._batch_summary import Result, join_warnings, message_for_failed, shorten_same_errors
 from ._errors import InvalidInput, KaleyraError, SomeFailed, require_range
 from ._http import MAX_CALLS
-from ._phone_number import normalise_phone_number
+from ._phone_number import missing_plus_warnings, normalise_phone_number
 from ._rate_limit import RateLimiter
 from ._record import KnownKey, RecordFile
 from ._registration import Registration, state_after, state_before
@@ -23,10 +24,6 @@ from ._threads import for_each_in_threads
 # Seconds between two words on how far it is.
 _PROGRESS_INTERVAL = 10.0
 
-# In the one message for all: how many causes are told, and how many numbers that share one.
-_CAUSES, _EXAMPLES = 3, 3
-
-Result = dict[str, t.Any]
 _Job = tuple[t.Union[KnownKey, RecordFile], Result]
 
 
@@ -68,11 +65,13 @@ def register_batch(params: t.Mapping[str, t.Any], *, check_mode: bool, progress:
         "fingerprint": registration.fingerprint,
         "attempts": looked_up + sum(result["attempts"] for result in results),
         "numbers": results,
-        "warnings": _summed_up(warnings),
+        "warnings": [*missing_plus_warnings(params["phone_numbers"]), *join_warnings(warnings)],
     }
     failed = [result for result in results if "failed" in result]
     if failed:
-        raise SomeFailed(_message(failed, len(results)), **outcome)
+        message = message_for_failed(failed, len(results))
+        shorten_same_errors(failed)
+        raise SomeFailed(message, **outcome)
     changed = [result for result in results if result["changed"]]
     return {
         **outcome,
@@ -147,35 +146,3 @@ def _apply(
 
 def _fail(result: Result, exc: KaleyraError) -> None:
     result.update({**exc.details, "changed": False, "failed": True, "msg": str(exc)})
-
-
-def _message(failed: list[Result], total: int) -> str:
-    """What happened and what to do, for all that failed: each cause in the words of the first number that has it."""
-    if total == 1:
-        return str(failed[0]["msg"])
-    causes: dict[str, list[Result]] = {}
-    for result in failed:
-        causes.setdefault(result["msg"].replace(result["phone_number"], ""), []).append(result)
-    told = [f"{len(failed)} of {total} numbers failed."]
-    for alike in sorted(causes.values(), key=len, reverse=True)[:_CAUSES]:
-        told.append(alike[0]["msg"])
-        if len(alike) > 1:
-            told.append(f"(The same: {_join_numbers([result['phone_number'] for result in alike[1:]])}.)")
-    if len(causes) > _CAUSES:
-        told.append(f"Further causes: {len(causes) - _CAUSES}.")
-    told.append("Each number's own outcome is in numbers.")
-    return " ".join(told)
-
-
-def _summed_up(warnings: list[tuple[str, str]]) -> list[str]:
-    """One warning for all numbers that share a text."""
-    texts: dict[str, list[str]] = {}
-    for phone_number, text in warnings:
-        texts.setdefault(text, []).append(phone_number)
-    return [f"{_join_numbers(numbers)}: {text}" for text, numbers in texts.items()]
-
-
-def _join_numbers(numbers: list[str]) -> str:
-    """The first of them, and how many more there are."""
-    more = f" and {len(numbers) - _EXAMPLES} more" if len(numbers) > _EXAMPLES else ""
-    return ", ".join(number[:40] for number in numbers[:_EXAMPLES]) + more

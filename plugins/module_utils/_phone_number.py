@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import re
+import typing as t
 
+from ._country_codes import country_of
 from ._errors import InvalidInput
 
 # What people, spreadsheets and web pages put between digits: blanks (no-break ones too), dots, brackets, dashes.
@@ -18,6 +20,9 @@ _MISLEADING = re.compile(r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]|[(\[]\s*0|^[^.]*\
 _FLOAT = re.compile(r"(\+?[0-9]+)\.0")
 _E164 = re.compile(r"\+?([1-9][0-9]{6,14})")
 _NORMAL = re.compile(r"\+[1-9][0-9]{6,14}")
+
+# How many numbers a warning names.
+_EXAMPLES = 3
 
 
 def normalise_phone_number(text: str) -> str:
@@ -40,3 +45,24 @@ def normalise_phone_number(text: str) -> str:
             "quoted, for example '+919876543210'."
         )
     return "+" + match.group(1)
+
+
+def missing_plus_warnings(texts: t.Iterable[str]) -> list[str]:
+    """Return one warning for all numbers without a plus sign, with what each was read as: without its country code it is another number."""
+    examples = []
+    count = 0
+    for text in texts:
+        if "+" in text:
+            continue
+        try:
+            phone_number = normalise_phone_number(text)
+        except InvalidInput:  # which has a message of its own
+            continue
+        count += 1
+        if count <= _EXAMPLES:
+            examples.append(f"{text.strip()} was read as {phone_number} ({country_of(phone_number)})")
+    if not count:
+        return []
+    more = f", and {count - _EXAMPLES} more" if count > _EXAMPLES else ""
+    what = "A phone number has" if count == 1 else f"{count} phone numbers have"
+    return [f"{what} no plus sign: {'; '.join(examples)}{more}. Give numbers with plus sign and country code, quoted."]

@@ -17,7 +17,7 @@ from ._api import FlowsEncryptionApi
 from ._errors import ApiError, KaleyraError, KeyNotRead, OutcomeUnknown, RecordError, require_range
 from ._held_key import HeldKey
 from ._http import MAX_TIMEOUT, Tls
-from ._phone_number import normalise_phone_number
+from ._phone_number import missing_plus_warnings, normalise_phone_number
 from ._public_key import normalise_fingerprint, public_key_of
 from ._rate_limit import Alone
 from ._read_back import make_read_back
@@ -232,13 +232,14 @@ def register(params: t.Mapping[str, t.Any], *, check_mode: bool) -> dict[str, t.
     """
     registration = Registration(params)
     phone_number = normalise_phone_number(params["phone_number"])
+    warnings = missing_plus_warnings([params["phone_number"]])
     result = registration.initial_result(phone_number)
     try:
         if registration.read_back:
             result["attempts"] = registration.read_back.prepare([phone_number])
-        warnings = registration.bring_about(registration.known(phone_number), result, check_mode=check_mode)
+        warnings += registration.bring_about(registration.known(phone_number), result, check_mode=check_mode)
     except KaleyraError as exc:
-        exc.details = {**result, "changed": False, "warnings": [], **exc.details}
+        exc.details = {**result, "changed": False, "warnings": warnings, **exc.details}
         raise
     return {**result, "warnings": warnings, "diff": {"before": state_before(result), "after": state_after(result)}}
 

@@ -15,7 +15,7 @@ from ._account import PODS, make_account, normalise_api_url
 from ._errors import InvalidInput, SomeFailed, require_range
 from ._held_key import HeldKey
 from ._http import MAX_CALLS, MAX_TIMEOUT
-from ._phone_number import normalise_phone_number
+from ._phone_number import missing_plus_warnings, normalise_phone_number
 from ._public_key import normalise_fingerprint, public_key_of
 from ._rate_limit import RateLimiter
 from ._read_back import ReadBack, make_read_back
@@ -70,7 +70,7 @@ def read_registrations(params: t.Mapping[str, t.Any], *, check_mode: bool) -> di
             "Each number's cause is in numbers.",
             **result,
         )
-    return {**result, "warnings": _warnings(unknown)}
+    return {**result, "warnings": [*missing_plus_warnings(params["phone_numbers"] or ()), *_warnings(unknown)]}
 
 
 def _read_back(params: t.Mapping[str, t.Any], rate_limiter: RateLimiter) -> ReadBack | None:
@@ -88,7 +88,7 @@ def _read_back(params: t.Mapping[str, t.Any], rate_limiter: RateLimiter) -> Read
     if params["read_back"] == "kaleyra":
         api_key = params["api_key"] or os.environ.get("KALEYRA_API_KEY")
         if not (params["pod"] or params["api_url"]) or not params["sid"] or not api_key:
-            raise InvalidInput("read_back=kaleyra needs the account: pod or api_url, sid, and api_key (or KALEYRA_API_KEY in the environment).")
+            raise InvalidInput("read_back=kaleyra needs the account. Set pod or api_url, sid, and api_key or KALEYRA_API_KEY.")
         account = make_account(params["pod"], params["api_url"], params["sid"], api_key)
     return make_read_back(given, account, rate_limiter)
 

@@ -63,19 +63,18 @@ options:
   sid:
     description:
       - Account SID, for example V(HXAP16XXXXXX97IN).
-      - Required, unless the environment variable E(KALEYRA_SID) is set.
+      - Where it is not given, the environment variable E(KALEYRA_SID) is used. One of them is needed.
     type: str
-    required: true
   api_key:
     description:
       - API key of the account.
-      - Required, unless the environment variable E(KALEYRA_API_KEY) is set.
+      - Where it is not given, the environment variable E(KALEYRA_API_KEY) is used. One of them is needed.
     type: str
-    required: true
   phone_number:
     description:
       - The business number in E.164, for example V(+919876543210).
-      - Spaces, dots, dashes, brackets and a missing plus sign are accepted.
+      - Spaces, dots, dashes, brackets and a missing plus sign are accepted. A missing plus sign gives a warning with the country that
+        the number is then one of.
       - Exactly one of O(phone_number) and O(phone_numbers) is needed.
     type: str
   phone_numbers:
@@ -303,6 +302,9 @@ numbers:
   description:
     - Outcome of each number, in the order of O(phone_numbers).
     - RV(ignore:changed) of the task is true if one number changed, also if another one failed.
+    - Where more than 20 numbers failed with the same error, those after the 20th have RV(numbers[].phone_number), RV(numbers[].changed),
+      RV(numbers[].failed), RV(numbers[].outcome), an RV(numbers[].msg) that names the first number with the error, and what differs from
+      the result of that one.
   returned: with O(phone_numbers), once the options are valid
   type: list
   elements: dict
@@ -388,8 +390,8 @@ SPEC = ModuleSpec(
     argument_spec={
         "pod": {"type": "str", "choices": list(PODS)},
         "api_url": {"type": "str"},
-        "sid": {"type": "str", "required": True, "fallback": (from_environment, ["KALEYRA_SID"])},
-        "api_key": {"type": "str", "required": True, "no_log": True, "fallback": (from_environment, ["KALEYRA_API_KEY"])},
+        "sid": {"type": "str", "fallback": (from_environment, ["KALEYRA_SID"])},
+        "api_key": {"type": "str", "no_log": True, "fallback": (from_environment, ["KALEYRA_API_KEY"])},
         "phone_number": {"type": "str"},
         "phone_numbers": {"type": "list", "elements": "str"},
         **PUBLIC_KEY_OPTIONS,
@@ -406,7 +408,6 @@ SPEC = ModuleSpec(
     },
     rules={
         "mutually_exclusive": [
-            ("pod", "api_url"),
             ("phone_number", "phone_numbers"),
             ("known_fingerprint", "phone_numbers"),
             *PUBLIC_KEY_RULES["mutually_exclusive"],

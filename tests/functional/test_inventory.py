@@ -118,7 +118,7 @@ def test_token_can_be_a_template_or_vaulted(inventory: Inventory) -> None:
     assert sorted(inventory.list(env={"SECOND_WABA": "1002"}, meta_access_token=template, meta_waba_ids=ids)["_meta"]["hostvars"]) == NUMBERS
     password = inventory.folder / "password"
     password.write_text("simple")
-    command = [BIN / "ansible-vault", "encrypt_string", "--vault-password-file", password, TOKEN, "--name", "meta_access_token"]
+    command: list[str | Path] = [BIN / "ansible-vault", "encrypt_string", "--vault-password-file", password, TOKEN, "--name", "meta_access_token"]
     env = {"HOME": str(inventory.folder), "PATH": os.environ["PATH"]}
     vaulted = subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout
     config = f"plugin: kaleyra.whatsapp.waba_numbers\nmeta_waba_ids: [1001, 1002]\nmeta_api_url: {inventory.options['meta_api_url']}\n{vaulted}\n"

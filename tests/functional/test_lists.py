@@ -42,6 +42,9 @@ def test_check_real_check_real(playbooks: Playbooks, simulator: Simulator, key: 
         "failed": False,
         "fingerprint": key.fingerprint,
         "attempts": 0,
+        "warnings": [
+            f"A phone number has no plus sign: {spelled} was read as {numbers[0]} (India, +91). Give numbers with plus sign and country code, quoted."
+        ],
         "numbers": each(**absent),
         "diff": {"before": state("absent", None), "after": state("confirmed", key.fingerprint)},
     }
@@ -142,7 +145,7 @@ def test_what_all_numbers_need_is_asked_of_none_in_vain(
         assert words in result["msg"], (name, result["msg"])
         assert len(result["msg"]) < 1000
         assert all(number["failed"] and number["attempts"] == 0 for number in result.get("numbers", ())), name
-    assert f"(The same: {', '.join(numbers[1:4])} and 16 more.)" in run.one("small")["msg"]
+    assert f"Same error for {', '.join(numbers[1:4])} and 16 more." in run.one("small")["msg"]
     assert (run.one("none")["changed"], run.one("none")["numbers"]) == (False, [])
     assert [number["phone_number"] for number in run.one("integer")["numbers"]] == [numbers[0]]
     assert simulator.count() == 1

@@ -91,8 +91,8 @@ def test_empty_strings_and_the_environment(playbooks: Playbooks, simulator: Simu
     assert_messages(
         run,
         {
-            "no sid": ("missing required arguments: sid",),
-            "empty key": ("missing required arguments: api_key",),
+            "no sid": ("Set sid or KALEYRA_SID.",),
+            "empty key": ("Set api_key or KALEYRA_API_KEY.",),
         },
     )
     assert run.one("pod from the environment")["reason"] == "absent"
@@ -132,6 +132,11 @@ def test_numbers_that_yaml_and_ini_turn_into_integers(playbooks: Playbooks, simu
     )
     assert_execution_mode(run, execution_mode)
     assert {name: run.one(name)["phone_number"] for name in names} == names
+    # What YAML and INI leave of a number is told, as one without its country code would be another.
+    for name in ("yaml", "digits"):
+        (warning,) = run.one(name)["warnings"]
+        assert warning.startswith(f"A phone number has no plus sign: {names[name][1:]} was read as {names[name]} (India, +91). ")
+    assert "warnings" not in run.one("quoted") and "warnings" not in run.one("spaced")
     assert simulator.registered() == {SID: dict.fromkeys(names.values(), key.fingerprint)}
 
 
@@ -170,10 +175,10 @@ def test_options_that_are_refused_before_anything_is_sent(
     expected = {
         "two keys": ("mutually exclusive", "business_public_key|business_public_key_path"),
         "no key": ("one of the following", "business_public_key, business_public_key_path"),
-        "two hosts": ("mutually exclusive", "pod|api_url"),
-        "no host": ("pod or api_url", "one of them"),
+        "two hosts": ("Set exactly one of pod and api_url, or KALEYRA_POD or KALEYRA_API_URL in the environment.",),
+        "no host": ("Set exactly one of pod and api_url, or KALEYRA_POD or KALEYRA_API_URL in the environment.",),
         "unknown pod": ("pod", "in, sg, eu, na", "ap"),
-        "no credentials": ("missing required arguments", "api_key", "sid"),
+        "no credentials": ("Set sid or KALEYRA_SID. Set api_key or KALEYRA_API_KEY.",),
         "unknown option": ("phone", "Supported parameters include"),
         "letters": ("phone_number", "E.164", "+919876543210"),
         "trunk zero": ("phone_number", "E.164"),

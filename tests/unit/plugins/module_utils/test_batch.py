@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _api, _batch
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _api, _batch, _batch_summary
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._batch import register_batch
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import OutcomeUnknown, Rejected, SomeFailed
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import post
@@ -158,11 +158,36 @@ def test_the_one_message_is_short_however_many_fail(params: Params, simulator: S
     simulator.faults({"*": [{"do": "answer", "status": 401, "body": {}, "always": True}]})
     message, details = _failed(params(phone_numbers=[*NUMBERS, "junk", "0", "x" * 5000]))
     assert message.startswith(f"43 of 43 numbers failed. The key of {NUMBERS[0]} was not registered: ")
-    assert f"(The same: {', '.join(NUMBERS[1:4])} and 36 more.)" in message
-    assert "Further causes: 1." in message and len(message) < 1500
+    assert f"Same error for {', '.join(NUMBERS[1:4])} and 36 more." in message
+    assert message.endswith("1 more distinct error; see 'numbers' in the result.") and len(message) < 1500
     assert details["attempts"] == simulator.count() == 40  # every number is tried
     message, dummy = _failed(params(phone_numbers=NUMBERS[:1]))
     assert message.startswith(f"The key of {NUMBERS[0]} was not registered: ")
+
+
+def test_an_error_that_many_share_is_returned_once(
+    params: Params, simulator: Simulator, public_pem: Named, fingerprint: Named, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_batch_summary, "_IN_FULL", 2)
+    _all(params(phone_numbers=NUMBERS[2:3], business_public_key=public_pem(K2)))
+    simulator.faults({"*": [{"do": "answer", "status": 401, "body": {"code": "RBC001"}, "always": True}]})
+    message, details = _failed(params(phone_numbers=NUMBERS))
+    first, second, third, *others = details["numbers"]
+    assert message.count("Check sid and api_key") == first["msg"].count("Check sid and api_key") == 1
+    assert second.keys() == first.keys()
+    # What differs from the first one stays.
+    assert (third["reason"], third["previous_fingerprint"]) == ("different", fingerprint(K2))
+    for number, result in zip(NUMBERS[3:], others):
+        assert result == {"phone_number": number, "changed": False, "failed": True, "outcome": "rejected", "msg": f"As {NUMBERS[0]}."}
+
+
+def test_numbers_without_a_plus_give_one_warning(params: Params, simulator: Simulator) -> None:
+    simulator.faults({"*": [{"do": "answer", "status": 401, "body": {}, "always": True}]})
+    given = [*NUMBERS[:2], *(number[1:] for number in NUMBERS[2:10])]
+    for check_mode in (True, False):
+        (warning,) = (_all(params(phone_numbers=given), check_mode=True) if check_mode else _failed(params(phone_numbers=given))[1])["warnings"]
+        assert warning.startswith(f"8 phone numbers have no plus sign: {NUMBERS[2][1:]} was read as {NUMBERS[2]} (India, +91); ")
+        assert "and 5 more" in warning and warning.count("India") == 3
 
 
 # --- rate -------------------------------------------------------------------------------------------------------------

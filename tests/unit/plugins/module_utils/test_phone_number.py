@@ -7,8 +7,9 @@ from __future__ import annotations
 import re
 
 import pytest
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _country_codes
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import InvalidInput
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._phone_number import normalise_phone_number
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._phone_number import missing_plus_warnings, normalise_phone_number
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -129,3 +130,30 @@ def test_every_text_gives_e164_or_invalid_input_and_e164_stays_as_it_is(text: st
 def test_separators_anywhere_between_the_digits_change_nothing(number: int, random: object) -> None:
     text = "".join(digit + random.choice(["", " ", "-", " ", "\u2011"]) for digit in f"{number}")  # type: ignore[attr-defined]
     assert normalise_phone_number(text) == f"+{number}"
+
+
+@pytest.mark.parametrize(
+    ("text", "read_as"),
+    [
+        ("9876543210", "9876543210 was read as +9876543210 (Iran, +98)"),
+        (" 91 98765 43210", "91 98765 43210 was read as +919876543210 (India, +91)"),
+        ("4155550120", "4155550120 was read as +4155550120 (Switzerland, +41)"),
+        ("14155550120", "14155550120 was read as +14155550120 (the USA, Canada or the Caribbean, +1)"),
+        ("3585550120", "3585550120 was read as +3585550120 (Finland, +358)"),
+        ("9995550120", "9995550120 was read as +9995550120 (no country's calling code)"),
+    ],
+)
+def test_a_missing_plus_is_told_with_the_country(text: str, read_as: str) -> None:
+    assert missing_plus_warnings([text]) == [
+        f"A phone number has no plus sign: {read_as}. Give numbers with plus sign and country code, quoted."
+    ]
+
+
+def test_a_number_with_its_plus_and_what_is_no_number_give_no_warning() -> None:
+    assert missing_plus_warnings(["+919876543210", "(+91) 98765-43210", "web1", ""]) == []
+
+
+def test_no_calling_code_begins_with_another() -> None:
+    codes = _country_codes._COUNTRIES
+    assert not [code for code in codes for other in codes if code != other and code.startswith(other)]
+    assert all(re.fullmatch("[1-9][0-9]{0,2}", code) for code in codes)

@@ -34,7 +34,8 @@ def test_job_hosts_nothing_typed_is_the_group(typed: Any) -> None:
     assert flows_job_hosts(typed, "numbers", GROUPS, "+919876543210") == "numbers"
     assert flows_job_hosts(typed, "numbers", {}, is_slice=True) == "numbers"
     with pytest.raises(AnsibleFilterError, match="Nothing to register: .* no host in the group numbers"):
-        flows_job_hosts(typed, "numbers", {})
+        flows_job_hosts(typed, "numbers", {"all": ["web1"]})
+    assert flows_job_hosts(typed, "numbers", {"all": []}) == "localhost"  # whose name is no number
 
 
 @pytest.mark.parametrize("typed", [True, False, "yes", ", ;", "all"])

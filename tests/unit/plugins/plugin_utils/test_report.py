@@ -57,7 +57,7 @@ def page(*numbers: dict[str, Any], expected: str | None = None) -> dict[str, Any
 
 
 def test_what_was_read_back_stands_beside_the_record() -> None:
-    held = {"held_status": "valid", "read_back_msg": None, "drifted": False}
+    held: dict[str, Any] = {"held_status": "valid", "read_back_msg": None, "drifted": False}
     rows = [
         number(held_fingerprint=K1, **held),
         number("drifted", held_fingerprint=K2, **{**held, "drifted": True}),
