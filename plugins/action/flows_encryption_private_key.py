@@ -50,6 +50,7 @@ class ActionModule(ActionBase):
 def _alone(what: str) -> t.Iterator[None]:
     """Wait until no other host of this run is at work on the same key."""
     name = f"flows_encryption_{hashlib.sha256(what.encode()).hexdigest()[:16]}"
-    with open(os.path.join(constants.DEFAULT_LOCAL_TMP, name), "w", encoding="ascii") as file:
+    folder = vars(constants)["DEFAULT_LOCAL_TMP"]  # of this run alone
+    with open(os.path.join(folder, name), "w", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -42,11 +42,11 @@ options:
 EXAMPLES = r"""
 - name: Register the public key of each number
   kaleyra.whatsapp.flows_encryption_register:
-    stop: "{{ stop }}"
     registration:
       pod: in
+      api_key: "{{ vault_kaleyra_api_key }}"
       phone_numbers: ["+919876543210"]
-      business_public_key: "{{ lookup('ansible.builtin.file', 'private.pub.pem') }}"
+      business_public_key: "{{ lookup('ansible.builtin.file', 'public.pem') }}"
 """
 
 RETURN = r"""
