@@ -41,10 +41,12 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         own = task_vars or {}
         everybody = boolean(self._task.args.get("all_hosts", False))
-        if everybody and str(self._task.get_play().strategy).rpartition(".")[2] not in ("linear", "debug"):
-            # Other strategies do not know run_once: each host plans for itself.
+        whole_play = boolean(self._task.args.get("whole_play", False))
+        # Other strategies do not know run_once: each host plans for itself.
+        shared = everybody and str(self._task.get_play().strategy).rpartition(".")[2] in ("linear", "debug")
+        if everybody and not shared and not whole_play:
             return {**result, "changed": False, "shared": False}
-        names = own["ansible_play_batch"] if everybody else [own["inventory_hostname"]]
+        names = own["ansible_play_hosts_all" if whole_play else "ansible_play_batch"] if everybody else [own["inventory_hostname"]]
         requests = {}
         for name in names:
             variables = own if name == own["inventory_hostname"] else self._variables_of(name, own)
@@ -64,7 +66,7 @@ class ActionModule(ActionBase):
         plan = make_plan(requests, surroundings)
         for warning in plan.pop("warnings"):
             self._display.warning(warning)  # at once, as no_log hides those of a result
-        return {**result, "changed": False, "shared": everybody, **plan}
+        return {**result, "changed": False, "shared": shared, **plan}
 
     def _variables_of(self, name: str, own: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         """The variables of another host as it would see them in this task, those of play, role and include too: hostvars lacks these."""

@@ -130,7 +130,7 @@ class FlowsEncryptionApi:
 
     def _describe(self, answer: Answer, facts: dict[str, t.Any]) -> str:
         if answer.status == 200:
-            what = f"{self.account.api} answered HTTP 200, but without proof of success"
+            what = f"{self.account.api} answered HTTP 200, but did not confirm success"
         elif 300 <= answer.status < 400:
             what = f"{self.account.api} answered with a redirect (HTTP {answer.status}), which is not followed"
         else:

@@ -2,8 +2,6 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Private to this collection: it can change in any release.
-
 """The one error tree of the collection, and the check that several options need."""
 
 from __future__ import annotations
@@ -67,7 +65,7 @@ class Rejected(ApiError):
 
 
 class OutcomeUnknown(ApiError):
-    """No proof either way: the key may or may not have been registered."""
+    """Nothing tells: the key may or may not have been registered."""
 
     outcome = "unknown"
 

@@ -110,8 +110,10 @@ class KeyFiles:
         return promoted_at
 
     def paths(self) -> list[str]:
-        """Return the paths of the private keys that exist, which the endpoint is to hold."""
-        return [pair.private for pair in (self.current, self.next, self.previous) if os.path.lexists(pair.private)]
+        """Return the paths of the private keys that the endpoint is to hold. A next key that has been promoted is the current one."""
+        keys = self.read()
+        found = [(self.current, keys.current), (self.next, keys.staged), (self.previous, keys.previous)]
+        return [pair.private for pair, fingerprint in found if fingerprint]
 
     def public_pem(self, fingerprint: str | None) -> str:
         """Return the public key with this fingerprint, empty where there is none."""

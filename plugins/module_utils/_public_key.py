@@ -67,9 +67,9 @@ class PublicKey:
         return hashlib.sha256(self.der).digest().hex(":")
 
     def require_rsa_2048(self) -> None:
-        """Prove with cryptography that this is what the API takes.
+        """Verify with cryptography that this is what the API takes.
 
-        Apart from reading, because a key whose fingerprint is known to be registered needs no proof, and so no library.
+        Apart from reading, because a key whose fingerprint is known to be registered needs no check, and so no library.
 
         :raises InvalidInput: naming what was found
         :raises MissingLibrary: cryptography cannot be imported

@@ -98,10 +98,18 @@ class Plan:
         names = [field.name for field in dataclasses.fields(cls)]
         if set(fields) != set(names):
             raise InvalidInput(f"plan must be the plan that the step plan returned, with {', '.join(names)}.")
-        values = {name: fields[name] or None for name in names}
         # Templates of older ansible-core make text of numbers and booleans.
-        values.update(now=float(fields["now"]), retires=str(fields["retires"]).lower() == "true")
-        return cls(**values)
+        return cls(
+            action=fields["action"],
+            current=fields["current"],
+            next=fields["next"] or None,
+            previous=fields["previous"] or None,
+            target=fields["target"] or None,
+            other=fields["other"] or None,
+            retires=str(fields["retires"]).lower() == "true",
+            now=float(fields["now"]),
+            run=fields["run"],
+        )
 
 
 def parse_duration(option: str, value: str | int) -> int:
@@ -131,6 +139,7 @@ def make_plan(keys: Keys, policy: Policy, now: float, run: str, earlier: Plan | 
             "Find out which of them the endpoint and the numbers use, and move the other one to another folder."
         )
     due = policy.retire_previous or policy.keep_previous == 0
+    other: str | None
     if keys.staged:
         action, target, other, retires = RESUME, keys.staged, keys.current, due
     elif keys.next or keys.kept:
@@ -250,30 +259,84 @@ def _list(names: list[str]) -> str:
 
 
 def known_numbers(
-    hosts: t.Iterable[str], told: t.Mapping[str, t.Mapping[str, t.Any]], pair: str, invocation: str, normalise: t.Callable[[str], str]
+    plan: t.Mapping[str, t.Any],
+    play_hosts: t.Iterable[str],
+    registrations: t.Mapping[str, t.Mapping[str, t.Any] | None],
+    pair: str,
+    normalise: t.Callable[[str], str],
 ) -> list[KnownNumber]:
-    """Sum up what the hosts of a play tell of their numbers.
+    """Return the numbers of all hosts of a play, and what this run has registered for them.
 
-    :param told: of each host: ``invocation`` and ``pair`` (of the last invocation of the role in which it took part), ``expected_pair``
-        (by its inventory variables, empty where that cannot be told), ``phone_numbers`` and ``registration`` (the module's result)
-    :param pair: identity of the key pair
-    :param invocation: identity of this invocation of the role: what a host told in an earlier play, batch or loop item counts as not told
+    A host that the plan does not name takes no part in the rotation.
+
+    :param plan: of the role: for each host its ``pair`` (None where that cannot be told) and ``numbers``
+    :param registrations: result of the registration of each host that has come through it in this run
+    :param pair: id of the key pair
+    :param normalise: brings a number into E.164
     """
+    places = {each["id"]: (each["key_host"], each["private_key_path"]) for each in plan["pairs"]}
     found = []
-    for host in hosts:
-        facts = told[host]
-        taking_part = facts["invocation"] == invocation
-        pair_of_host = facts["pair"] if taking_part else facts["expected_pair"]
-        outcomes = (facts["registration"] or {}).get("numbers") or [] if taking_part else []
+    for host in play_hosts:
+        entry = plan["hosts"].get(host)
+        if entry is None:
+            continue
         registered = {
             outcome.get("phone_number"): outcome.get("fingerprint")
-            for outcome in outcomes
+            for outcome in (registrations.get(host) or {}).get("numbers") or []
             if not outcome.get("failed") and outcome.get("verified") is not False
         }
-        for text in facts["phone_numbers"]:
+        uses_this_pair = None
+        if entry["pair"] in places:
+            uses_this_pair = places[entry["pair"]] == places[pair]  # whatever the path of the public key
+        elif entry["pair"] in plan["keys"]:
+            uses_this_pair = False
+        for text in entry["numbers"] or [host]:
             try:
                 number = normalise(str(text))
             except InvalidInput:
                 number = str(text)
-            found.append(KnownNumber(host, number, registered.get(number), pair_of_host == pair if pair_of_host else None))
+            found.append(KnownNumber(host, number, registered.get(number), uses_this_pair))
     return found
+
+
+def pair_leader(plan: t.Mapping[str, t.Any], hosts: t.Iterable[str], host: str) -> str:
+    """Return the first of the hosts that share a host's key pair; the host itself where each plans by itself; empty where it cannot go on.
+
+    :param plan: of the role
+    :param hosts: that are still at work
+    """
+    own = plan["hosts"].get(host)
+    if not own or own["stop"]:
+        return ""
+    if not plan["shared"]:
+        return host
+    for other in hosts:
+        entry = plan["hosts"].get(other)
+        if entry and not entry["stop"] and entry["pair"] == own["pair"]:
+            return other
+    return ""
+
+
+def endpoint_stops(pings: t.Mapping[str, t.Any]) -> dict[str, str]:
+    """Return why hosts cannot go on, by the id of the endpoint that was not verified under one of the keys.
+
+    :param pings: result of a loop over endpoints and keys
+    """
+    stops = {}
+    for result in pings.get("results") or []:
+        if not result.get("active"):
+            cause = str(result.get("msg") or "The endpoint was not verified.").strip()
+            stops[result["flows_encryption_endpoint"][0]["id"]] = f"{cause} No key was registered in this run."
+    return stops
+
+
+def known_records(infos: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
+    """Return the number and the possible keys of each record.
+
+    :param infos: result of a loop over the folders of records
+    """
+    return [
+        {"phone_number": record["phone_number"], "possible": record["possible_fingerprints"]}
+        for result in infos.get("results") or []
+        for record in result["numbers"]
+    ]

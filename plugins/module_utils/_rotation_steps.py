@@ -36,7 +36,8 @@ def run_step(params: t.Mapping[str, t.Any], *, check_mode: bool) -> dict[str, t.
     :raises KaleyraError: an option cannot be used, or a key file is not what it should be; no key file was changed
     """
     step = _Step(params, check_mode)
-    return getattr(step, params["step"])()
+    steps = {"plan": step.plan, "stage": step.stage, "promote": step.promote, "clean_up": step.clean_up, "retire": step.retire}
+    return steps[params["step"]]()
 
 
 class _Step:

@@ -32,6 +32,10 @@ options:
       - With the strategies C(free) and C(host_pinned), which do not know C(run_once), nothing is planned then, and RV(shared) is V(false).
     type: bool
     default: false
+  whole_play:
+    description: With O(all_hosts), whether to plan for the hosts of all batches (C(serial)), whatever the strategy.
+    type: bool
+    default: false
   registers:
     description: Whether the run registers numbers, so that account, numbers and options are checked as well.
     type: bool
@@ -48,6 +52,12 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+records:
+  description: The distinct folders of records, each with its host.
+  returned: when something was planned
+  type: list
+  elements: dict
+  sample: []
 shared:
   description: Whether the plan is for all hosts of the batch.
   returned: always

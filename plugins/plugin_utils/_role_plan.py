@@ -148,9 +148,9 @@ def make_plan(hosts: t.Mapping[str, Variables | Stop], around: Surroundings) -> 
     :param hosts: name -> variables of the role without their prefix, or why they cannot be read
     :return: ``hosts``, for each its ``pair`` and ``endpoint`` (or null), ``stop`` (empty where nothing stops it) and ``numbers``; ``pairs`` to
         be ensured on key hosts and ``endpoints`` to be verified, each once; ``keys``, the public keys that are known already;
-        ``secrets`` of pairs and endpoints by their ids; ``warnings``
+        ``secrets`` of pairs and endpoints by their ids; ``records``, the distinct folders of records and their hosts; ``warnings``
     """
-    plan: dict[str, t.Any] = {"hosts": {}, "pairs": [], "endpoints": [], "keys": {}, "secrets": {}, "warnings": []}
+    plan: dict[str, t.Any] = {"hosts": {}, "pairs": [], "endpoints": [], "keys": {}, "secrets": {}, "records": [], "warnings": []}
     pairs: dict[str, dict[str, t.Any]] = {}
     endpoints: dict[str, dict[str, t.Any]] = {}
     vanishing = False
@@ -160,6 +160,9 @@ def make_plan(hosts: t.Mapping[str, Variables | Stop], around: Surroundings) -> 
         try:
             if isinstance(variables, Stop):
                 raise variables
+            records = {"api_host": as_text(variables.get("api_host")) or "localhost", "cache_path": as_text(variables.get("cache_path"))}
+            if records not in plan["records"]:
+                plan["records"].append(records)
             if around.registers:
                 _check_account(variables, around)
                 entry["numbers"] = _numbers(variables, host)
@@ -167,10 +170,9 @@ def make_plan(hosts: t.Mapping[str, Variables | Stop], around: Surroundings) -> 
             entry["pair"] = _add_pair(plan, pairs, host, variables, around)
             if around.registers:
                 _add_endpoint(plan, endpoints, entry, variables, around)
-            api_host = as_text(variables.get("api_host")) or "localhost"
             # What is read back takes the place of records.
             keeps = as_bool(variables.get("cache_path_is_persistent")) or as_text(variables.get("read_back")) in ("meta", "kaleyra")
-            vanishing |= around.registers and around.in_awx and around.is_local(api_host) and not keeps
+            vanishing |= around.registers and around.in_awx and around.is_local(records["api_host"]) and not keeps
         except Stop as exc:
             entry["stop"] = str(exc)
     _stop_contradictions(plan, pairs)

@@ -356,7 +356,7 @@ def _kill_at(step: int) -> Callable[[], int]:
     return lambda: steps
 
 
-@pytest.mark.parametrize("fault", [None, REFUSED, LOST], ids=["success", "reject_private_key", "loss"])
+@pytest.mark.parametrize("fault", [None, REFUSED, LOST], ids=["success", "refusal", "loss"])
 def test_a_kill_before_any_step_of_the_record_leaves_no_lie(world: World, rng: random.Random, fault: Any) -> None:
     def registration(key: int, step: int) -> Callable[[], Any]:
         def work() -> int:
@@ -467,7 +467,7 @@ def test_on_a_full_disk_it_fails_before_anything_is_sent_and_names_cache_path(wo
     assert world.simulator.count() == 1
 
 
-@pytest.mark.parametrize("answer", ["success", "reject_private_key"])
+@pytest.mark.parametrize("answer", ["success", "refusal"])
 def test_a_disk_that_fills_up_while_the_request_is_under_way_costs_a_warning_and_another_registration(
     world: World, disk: Disk, answer: str
 ) -> None:
@@ -482,7 +482,7 @@ def test_a_disk_that_fills_up_while_the_request_is_under_way_costs_a_warning_and
             make_full()
             return came
 
-        world.simulator.faults({NUMBER: [REFUSED] if answer == "reject_private_key" else []})
+        world.simulator.faults({NUMBER: [REFUSED] if answer == "refusal" else []})
         with mock.patch.object(_api, "post", post_and_fill):
             second = world.register(1)
         checked = {str(key): register(world.params(key), check_mode=True) for key in (0, 1)}
@@ -594,7 +594,7 @@ def test_a_link_in_the_records_place_is_not_followed(world: World, tmp_path: Pat
     assert target.exists() == (points_to not in ("nothing", "itself"))
     assert litter(world.cache) == set()
     world.simulator.faults({})
-    # After a reject_private_key nothing is on record, and the next run registers.
+    # After a refusal nothing is on record, and the next run registers.
     assert world.register(0)["reason"] == ("absent" if refused else "up_to_date")
     assert stat.S_ISREG(world.record().lstat().st_mode)
 

@@ -26,8 +26,8 @@ CREDENTIALS = f"somebody:{PASSWORD}"
 PROXIES: Mapping[str, Mapping[str, Any]] = {
     "OPEN": {},
     "OTHER": {},
-    "FORBIDS": {"reject_private_key": "403 Forbidden"},
-    "LOUD": {"reject_private_key": f"403 \x1b[31m{'no ' * 5000}"},
+    "FORBIDS": {"refusal": "403 Forbidden"},
+    "LOUD": {"refusal": f"403 \x1b[31m{'no ' * 5000}"},
     "ASKS": {"credentials": CREDENTIALS},
 }
 

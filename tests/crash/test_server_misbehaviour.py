@@ -85,7 +85,7 @@ def said(**fields: Any) -> dict[str, Any]:
     return answer(200, {**json.loads(SUCCESS), **fields}, apply=True)
 
 
-def reject_private_key(status: int, code: str, message: str, data: Any, error: Any) -> dict[str, Any]:
+def refused_with(status: int, code: str, message: str, data: Any, error: Any) -> dict[str, Any]:
     return answer(status, {"code": code, "message": message, "data": data, "error": error})
 
 
@@ -93,7 +93,7 @@ ALWAYS: dict[str, Any] = {"always": True}
 LENGTH = f"Content-Length: {len(SUCCESS)}"
 RATE_LIMITED = r"HTTP 429\. .*fewer forks.* The number keeps the key it had\."
 MAYBE = r"It may or may not have been applied\. Run it again"
-NO_PROOF = rf"HTTP 200, but without proof of success.*{MAYBE}"
+NOT_CONFIRMED = rf"HTTP 200, but did not confirm success.*{MAYBE}"
 NOT_IN_TIME = rf"(no whole answer within 2 seconds|timed out).*{MAYBE}"
 RESET = rf"\(2 attempts\).*(Connection reset by peer|Broken pipe|closed connection).*{MAYBE}"
 REDIRECT = r"a redirect \(HTTP 30\d\), which is not followed.*Check pod or api_url"
@@ -123,7 +123,7 @@ AGAIN = [
     ),
     Case("503-html-once", [answer(503)], 2, holds=True),
     Case("503-applied-then-fine", [answer(503, apply=True)], 2, holds=True),
-    # What one attempt may have done, a later reject_private_key does not undo.
+    # What one attempt may have done, a later refusal does not undo.
     Case("500-applied-then-429", [answer(500, apply=True), retry_after(0)], 2, "unknown", 429, rf"HTTP 429\..*{MAYBE}", True),
     Case("reset-applied-then-401", [{"do": "reset", "apply": True}, answer(401)], 2, "unknown", 401, MAYBE, True),
     Case("no-retries", [answer(503, **ALWAYS)], 1, "unknown", 503, r"not registered: .*HTTP 503", retries=0),
@@ -140,17 +140,17 @@ AGAIN = [
 ]
 
 LARGE = [
-    Case("64-mib", [{"do": "flood", "bytes": 64 * MIB, "apply": True}], 1, "unknown", 200, NO_PROOF, True),
+    Case("64-mib", [{"do": "flood", "bytes": 64 * MIB, "apply": True}], 1, "unknown", 200, NOT_CONFIRMED, True),
     Case("64-mib-redirect", [{"do": "flood", "bytes": 64 * MIB, "status": 302}], 1, "unknown", 302, REDIRECT),
     Case("64-mib-500", [{"do": "flood", "bytes": 64 * MIB, "status": 500, **ALWAYS}], 2, "unknown", 500, MAYBE),
-    Case("gzip-bomb-1-gib", [{"do": "gzip_bomb", "apply": True}], 1, "unknown", 200, NO_PROOF, True),
+    Case("gzip-bomb-1-gib", [{"do": "gzip_bomb", "apply": True}], 1, "unknown", 200, NOT_CONFIRMED, True),
     Case("headers-10000", [raw("HTTP/1.1 200 OK\n" + "A: b\n" * 10_000 + LENGTH, **ALWAYS)], 2, "unknown", None, MAYBE, True),
     Case("header-100-kb", [raw(f"HTTP/1.1 200 OK\nA: {'b' * 100_000}\n{LENGTH}", **ALWAYS)], 2, "unknown", None, MAYBE, True),
     Case("headers-300-kb", [raw("HTTP/1.1 200 OK\n" + f"A: {'b' * 60_000}\n" * 5 + LENGTH)], holds=True),
     Case("status-line-100-kb", [raw(f"HTTP/1.1 200 {'b' * 100_000}\n{LENGTH}", **ALWAYS)], 2, "unknown", None, MAYBE, True),
     Case("message-60-kib", [said(message="long " * 12_000)], holds=True),
-    Case("deep-json", [answer(200, "[" * 60_000, apply=True)], 1, "unknown", 200, NO_PROOF, True),
-    Case("long-integer", [answer(200, '{"code": ' + "9" * 60_000 + "}", apply=True)], 1, "unknown", 200, NO_PROOF, True),
+    Case("deep-json", [answer(200, "[" * 60_000, apply=True)], 1, "unknown", 200, NOT_CONFIRMED, True),
+    Case("long-integer", [answer(200, '{"code": ' + "9" * 60_000 + "}", apply=True)], 1, "unknown", 200, NOT_CONFIRMED, True),
 ]
 
 UNPROVED = [
@@ -192,7 +192,7 @@ PROVED = [
     ("byte-order-mark", answer(200, "\ufeff" + SUCCESS, apply=True)),
 ]
 CONTENT = [
-    *(Case(f"200-{name}", [fault], 1, "unknown", 200, NO_PROOF, bool(fault.get("apply"))) for name, fault in UNPROVED),
+    *(Case(f"200-{name}", [fault], 1, "unknown", 200, NOT_CONFIRMED, bool(fault.get("apply"))) for name, fault in UNPROVED),
     *(Case(f"200-{name}", [fault], holds=True) for name, fault in PROVED),
     *(
         Case(f"{status}-with-success", [answer(status, SUCCESS, apply=True)], 1, "unknown", status, rf"HTTP {status}.*{MAYBE}", True)
@@ -205,18 +205,18 @@ KEEPS = r"The number keeps the key it had\."
 REFUSED = [
     Case(
         "401-rbc001",
-        [reject_private_key(401, "RBC001", "Incorrect SID or API key.", [], {"error": "Incorrect SID or API key."})],
+        [refused_with(401, "RBC001", "Incorrect SID or API key.", [], {"error": "Incorrect SID or API key."})],
         *(1, "rejected", 401, rf"HTTP 401 \(RBC001, Incorrect SID or API key\.\)\. Check sid and api_key.*{KEEPS}"),
     ),
     Case(
         "401-wa-401",
-        [reject_private_key(401, "WA-401", "API is not available for given customer.", {}, "API is not available for given customer.")],
+        [refused_with(401, "WA-401", "API is not available for given customer.", {}, "API is not available for given customer.")],
         *(1, "rejected", 401, rf"WA-401, API is not available for given customer.*Ask Kaleyra's support.*{KEEPS}"),
     ),
     Case("400-wa-400", [WA_400], 1, "rejected", 400, rf"WA-400, Refer to correct payload format.*WABA is onboarded.*{KEEPS}"),
     Case("403-html", [answer(403)], 1, "rejected", 403, rf"HTTP 403\. Check sid and api_key, and that this address.*{KEEPS}"),
     Case("404-html", [answer(404)], 1, "rejected", 404, rf"HTTP 404\. Check pod or api_url\. {KEEPS}"),
-    # The server gave up waiting, which is no reject_private_key.
+    # The server gave up waiting, which is no refusal.
     Case("408", [answer(408, apply=True)], 1, "unknown", 408, MAYBE, True),
     # Not among those that may pass.
     Case("501", [answer(501)], 1, "unknown", 501, MAYBE),
@@ -250,8 +250,8 @@ FRAMING = [
     # The whole document is there, whatever the length says.
     Case("length-negative", [raw("HTTP/1.1 200 OK\nContent-Length: -5")], holds=True),
     Case("length-not-a-number", [raw("HTTP/1.1 200 OK\nContent-Length: many")], holds=True),
-    Case("length-too-short", [raw("HTTP/1.1 200 OK\nContent-Length: 20")], 1, "unknown", 200, NO_PROOF, True),
-    Case("length-zero", [raw("HTTP/1.1 200 OK\nContent-Length: 0")], 1, "unknown", 200, NO_PROOF, True),
+    Case("length-too-short", [raw("HTTP/1.1 200 OK\nContent-Length: 20")], 1, "unknown", 200, NOT_CONFIRMED, True),
+    Case("length-zero", [raw("HTTP/1.1 200 OK\nContent-Length: 0")], 1, "unknown", 200, NOT_CONFIRMED, True),
     Case("length-too-long", [raw(f"HTTP/1.1 200 OK\n{LENGTH}0", **ALWAYS)], 2, "unknown", None, MAYBE, True),
     Case("length-absurd", [raw(f"HTTP/1.1 200 OK\nContent-Length: {'9' * 30}", **ALWAYS)], 2, "unknown", None, MAYBE, True),
     Case("two-lengths", [raw(f"HTTP/1.1 200 OK\n{LENGTH}\nContent-Length: 5", **ALWAYS)], 2, "unknown", None, MAYBE, True),
@@ -266,7 +266,7 @@ FRAMING = [
 
 ECHOED = [
     Case("echo-400", [{"do": "echo"}], 1, "rejected", 400, rf"HTTP 400 \(WA-400 \*{{8}}.*{KEEPS}"),
-    Case("echo-200", [{"do": "echo", "status": 200, "apply": True}], 1, "unknown", 200, NO_PROOF, True),
+    Case("echo-200", [{"do": "echo", "status": 200, "apply": True}], 1, "unknown", 200, NOT_CONFIRMED, True),
     Case("echo-500", [{"do": "echo", "status": 500, **ALWAYS}], 2, "unknown", 500, MAYBE),
     Case("echo-in-success", [said(message=f"Thank you, {API_KEY}", error={API_KEY: API_KEY})], holds=True),
     Case("echo-escaped", [answer(400, '{"message": "' + "".join(f"\\u{ord(c):04x}" for c in API_KEY) + '"}')], 1, "rejected", 400, r"\*{8}"),

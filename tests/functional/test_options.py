@@ -140,6 +140,43 @@ def test_numbers_that_yaml_and_ini_turn_into_integers(playbooks: Playbooks, simu
     assert simulator.registered() == {SID: dict.fromkeys(names.values(), key.fingerprint)}
 
 
+def test_values_of_odd_types_and_odd_paths(playbooks: Playbooks, simulator: Simulator, key: KeyPair, execution_mode: str) -> None:
+    folder = playbooks.folder / "Schlüssel 'a' \"b\" $(c) {d}"
+    folder.mkdir()
+    file = folder / "public key"
+    file.write_text(key.public)
+    number, integer, *listed = [new_number() for dummy in range(4)]
+
+    def task(name: str, **options: Any) -> dict[str, Any]:
+        given = {"business_public_key_path": str(file), "cache_path": str(folder / "records of ü"), **options}
+        return playbooks.task(name, execution_mode, **given)
+
+    tasks = [
+        task("path", phone_number=number),
+        task("integer", phone_number=int(integer), timeout="20", retries="1", force="no", cache_valid_time="60"),
+        task("integers", phone_numbers=[int(listed[0]), float(listed[1]), listed[0]]),
+        # What is nothing of the kind has a message, and no stack trace.
+        task("dictionary", phone_number={"number": number}),
+        task("boolean", phone_number=True),
+        task("list", phone_number=[number, integer]),
+        task("dictionaries", phone_numbers=[{"number": number}]),
+        task("key as dictionary", phone_number=number, business_public_key={"a": 1}, business_public_key_path=None),
+        task("sid as integer", phone_number=number, sid=12345),
+    ]
+    for mode in (["--check"], []):
+        run = playbooks.run_tasks(tasks, *mode)
+        assert_execution_mode(run, execution_mode)
+        done = {name: run.one(name) for name in ("path", "integer", "integers")}
+        assert not any(result["failed"] for result in done.values()), done
+        assert [result["changed"] for result in done.values()] == [True] * 3
+        for name in ("dictionary", "boolean", "list", "dictionaries"):
+            assert "is not a number in E.164" in run.one(name)["msg"], name
+        assert "something that is no PEM" in run.one("key as dictionary")["msg"]
+    assert "RBC001" in run.one("sid as integer")["msg"]  # an account that there is not
+    assert simulator.registered() == {SID: dict.fromkeys([number, integer, *listed], key.fingerprint)}
+    assert len(list((folder / "records of ü").glob("*.json"))) == 4
+
+
 def test_options_that_are_refused_before_anything_is_sent(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair, execution_mode: str, tmp_path: Path
 ) -> None:

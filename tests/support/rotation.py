@@ -87,4 +87,5 @@ class World:
         return [registered[number] for number in self.numbers]
 
     def files(self) -> set[str]:
-        return {path.name for path in self.keys.iterdir()}
+        """Names of the key files: what a rotation keeps for itself beside them is hidden."""
+        return {path.name for path in self.keys.iterdir() if not path.name.startswith(".")}

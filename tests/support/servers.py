@@ -129,15 +129,15 @@ async def hanging_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
 class Proxy:
     """A forward proxy: tunnels (CONNECT) and plain requests. Whatever a client sends to it is taken down.
 
-    :param reject_private_key: status line that everything gets
+    :param refusal: status line that everything gets
     :param credentials: user and password that it wants
     :param places: host -> port on this machine that stands for it
     """
 
-    def __init__(self, reject_private_key: str | None = None, credentials: str | None = None, places: Mapping[str, int] | None = None) -> None:
+    def __init__(self, refusal: str | None = None, credentials: str | None = None, places: Mapping[str, int] | None = None) -> None:
         self.heads: list[str] = []
         self.received = bytearray()
-        self._refusal = reject_private_key
+        self._refusal = refusal
         self._credentials = credentials
         self._places = places or {}
 
@@ -147,13 +147,13 @@ class Proxy:
         self.received += head.encode("latin-1") + body
         method, target, dummy = head.split(" ", 2)
         lines = head.split("\r\n")[1:]
-        reject_private_key = self._refusal
+        refusal = self._refusal
         if self._credentials:
             wanted = base64.b64encode(self._credentials.encode()).decode()
             if f"Proxy-Authorization: Basic {wanted}" not in lines:
-                reject_private_key = "407 Proxy Authentication Required"
-        if reject_private_key:
-            writer.write(whole(reject_private_key, "<html>the proxy says no</html>"))
+                refusal = "407 Proxy Authentication Required"
+        if refusal:
+            writer.write(whole(refusal, "<html>the proxy says no</html>"))
             await writer.drain()
             return
         parts = urlsplit(f"//{target}" if method == "CONNECT" else target)

@@ -138,7 +138,7 @@ def test_what_is_no_proof_of_success_leaves_the_outcome_unknown(answer: Fault, c
     assert caught.value.details["attempts"] == 1
     assert caught.value.details["http_status"] == answer.get("status", 200)
     message = str(caught.value)
-    assert "without proof of success" in message or f"HTTP {answer['status']}" in message
+    assert "did not confirm success" in message or f"HTTP {answer['status']}" in message
     assert message.endswith("It may or may not have been applied. Run it again, which is harmless.")
     assert simulator.count() == 1
 

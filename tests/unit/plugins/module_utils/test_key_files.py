@@ -40,7 +40,8 @@ class Killed(BaseException):
 
 def pem_of(key: Any, passphrase: bytes | None = None, form: str = "PKCS8") -> bytes:
     encryption = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
-    return key.private_bytes(serialization.Encoding.PEM, getattr(serialization.PrivateFormat, form), encryption)
+    pem: bytes = key.private_bytes(serialization.Encoding.PEM, getattr(serialization.PrivateFormat, form), encryption)
+    return pem
 
 
 @pytest.fixture(scope="module")

@@ -18,17 +18,19 @@ from ansible_collections.kaleyra.whatsapp.plugins.module_utils._rotation import 
     Plan,
     Policy,
     describe_plan,
+    endpoint_stops,
     find_obstacles,
     known_numbers,
     make_plan,
+    pair_leader,
     parse_duration,
 )
 
 A, B, C = "aa:11", "bb:22", "cc:33"
 DAY = 86400
 NOW = 1_800_000_000.0
-WEEK_OLD = {"current_since": NOW - 7 * DAY, "previous_since": NOW - 7 * DAY}
-YOUNG = {"current_since": NOW - 60, "previous_since": NOW - 60}
+WEEK_OLD: dict[str, Any] = {"current_since": NOW - 7 * DAY, "previous_since": NOW - 7 * DAY}
+YOUNG: dict[str, Any] = {"current_since": NOW - 60, "previous_since": NOW - 60}
 POLICY = Policy(rotate_after=DAY, keep_previous=7 * DAY)
 AT_ONCE = Policy(rotate_after=0, keep_previous=0)
 REMOVE = Policy(rotate_after=0, keep_previous=7 * DAY, retire_previous=True)
@@ -160,35 +162,71 @@ def test_obstacles_many_numbers_shortened() -> None:
     assert text.endswith("and 1990 more") and len(text) < 250
 
 
-def told(**facts: Any) -> dict[str, Any]:
-    return {"invocation": "now", "pair": "one", "expected_pair": "", "phone_numbers": [ONE], "registration": {}, **facts}
+PAIRS = [
+    {"id": "one", "key_host": "keys", "private_key_path": "/k/private.pem"},
+    {"id": "two", "key_host": "keys", "private_key_path": "/k/other.pem"},
+    {"id": "public key elsewhere", "key_host": "keys", "private_key_path": "/k/private.pem"},
+]
+
+
+def role_plan(shared: bool = True, **hosts: Any) -> dict[str, Any]:
+    return {"shared": shared, "pairs": PAIRS, "keys": {"given": {}}, "hosts": hosts}
+
+
+def planned(pair: str | None = "one", **fields: Any) -> dict[str, Any]:
+    return {"pair": pair, "numbers": [ONE], "stop": "", **fields}
 
 
 @pytest.mark.parametrize(
-    ("facts", "registered", "uses_this_pair"),
+    ("outcome", "registered"),
     [
-        (told(registration={"numbers": [{"phone_number": ONE, "fingerprint": B}]}), B, True),
-        (told(registration={"numbers": [{"phone_number": ONE, "fingerprint": B, "failed": True}]}), None, True),
-        (told(registration={"numbers": [{"phone_number": ONE, "fingerprint": B, "verified": False}]}), None, True),
-        (told(registration={"numbers": [{"phone_number": ONE, "fingerprint": B, "verified": None}]}), B, True),
-        (told(registration={"numbers": [{"phone_number": TWO, "fingerprint": B}]}), None, True),
-        (told(registration={"skipped": True}), None, True),
-        (told(pair="two"), None, False),
-        # What an earlier play or loop item left excuses nobody, and is no evidence.
-        (told(invocation="before", pair="two", registration={"numbers": [{"phone_number": ONE, "fingerprint": B}]}), None, None),
-        (told(invocation="before", expected_pair="one"), None, True),
-        (told(invocation="", pair="", expected_pair="two"), None, False),
-        (told(phone_numbers=[919876543210]), None, True),
+        ({"phone_number": ONE, "fingerprint": B}, B),
+        ({"phone_number": ONE, "fingerprint": B, "failed": True}, None),
+        ({"phone_number": ONE, "fingerprint": B, "verified": False}, None),
+        ({"phone_number": ONE, "fingerprint": B, "verified": None}, B),
+        ({"phone_number": TWO, "fingerprint": B}, None),
     ],
 )
-def test_known_numbers(facts: dict[str, Any], registered: str | None, uses_this_pair: bool | None) -> None:
-    found = known_numbers(["host"], {"host": facts}, "one", "now", lambda text: "+" + text.lstrip("+"))
-    assert found == [KnownNumber("host", ONE, registered, uses_this_pair)]
+def test_known_numbers_registered(outcome: dict[str, Any], registered: str | None) -> None:
+    found = known_numbers(role_plan(host=planned()), ["host"], {"host": {"numbers": [outcome]}}, "one", str)
+    assert found == [KnownNumber("host", ONE, registered, True)]
 
 
-def test_known_numbers_invalid_number_kept_as_given() -> None:
+@pytest.mark.parametrize(
+    ("pair", "uses_this_pair"),
+    [("one", True), ("two", False), ("given", False), ("public key elsewhere", True), (None, None), ("of stopped hosts alone", None)],
+)
+def test_known_numbers_pair(pair: str | None, uses_this_pair: bool | None) -> None:
+    found = known_numbers(role_plan(host=planned(pair)), ["host", "not of this rotation"], {"host": None}, "one", str)
+    assert found == [KnownNumber("host", ONE, None, uses_this_pair)]
+
+
+def test_known_numbers_stopped_host_and_invalid_number() -> None:
     def refuse(text: str) -> str:
         raise InvalidInput(text)
 
-    (found,) = known_numbers(["web1"], {"web1": told(phone_numbers=["web1"])}, "one", "now", refuse)
-    assert found.phone_number == "web1" and found.registered is None
+    (found,) = known_numbers(role_plan(web1=planned(None, numbers=[], stop="why")), ["web1"], {}, "one", refuse)
+    assert found == KnownNumber("web1", "web1", None, None)
+
+
+def test_pair_leader() -> None:
+    hosts = {"a": planned(stop="why"), "b": planned("two"), "c": planned(), "d": planned()}
+    plan = role_plan(True, **hosts)
+    names = ["a", "b", "c", "d"]
+    assert [pair_leader(plan, names, name) for name in names] == ["", "b", "c", "c"]
+    assert pair_leader(plan, ["a", "b", "d"], "d") == "d" and pair_leader(plan, ["a", "b"], "d") == ""
+    assert pair_leader(role_plan(shared=False, d=planned()), ["a", "b", "d"], "d") == "d"
+    assert pair_leader(plan, names, "unknown") == ""
+
+
+def test_endpoint_stops() -> None:
+    results = [
+        {"active": True, "flows_encryption_endpoint": [{"id": "one"}, "key"]},
+        {"active": False, "msg": "HTTP 421.", "flows_encryption_endpoint": [{"id": "one"}, "other key"]},
+        {"unreachable": True, "flows_encryption_endpoint": [{"id": "two"}, "key"]},
+        {"active": True, "flows_encryption_endpoint": [{"id": "three"}, "key"]},
+    ]
+    assert endpoint_stops({"results": results}) == {
+        "one": "HTTP 421. No key was registered in this run.",
+        "two": "The endpoint was not verified. No key was registered in this run.",
+    }
