@@ -113,7 +113,9 @@ def test_numbers_that_hold_none_are_refused() -> None:
 
 
 @pytest.mark.parametrize("odd", [None, "", 0, 17, 1.0, True, "text"])
-@pytest.mark.parametrize("option", ["private_key_passphrase", "private_key_owner", "public_key_path", "key_host", "api_host", "app_secret", "endpoint_url"])
+@pytest.mark.parametrize(
+    "option", ["private_key_passphrase", "private_key_owner", "public_key_path", "key_host", "api_host", "app_secret", "endpoint_url"]
+)
 def test_no_type_of_a_value_breaks_the_plan(option: str, odd: Any) -> None:
     assert stops(make_plan({ONE: {**HOST, option: odd}}, around())) == {}
 
@@ -206,8 +208,8 @@ def test_what_became_of_a_pair() -> None:
         looped(plan, filename="/keys/private.pub.pem"),
     )
 
-    def key(*results: dict[str, Any], failures: Any = None, check_mode: bool = False) -> dict[str, Any]:
-        return known_keys(plan, *results, failures or {}, check_mode)[identity]
+    def key(file: Any, info: Any, public: Any, failures: Any = None, check_mode: bool = False) -> dict[str, Any]:
+        return known_keys(plan, file, info, public, failures or {}, check_mode)[identity]
 
     assert key(here, read, written) == {"public_key": "PEM", "fingerprint": "aa", "place": "/keys/private.pem", "stop": "", "pending": False}
     assert key(looped(plan, state="absent"), {}, {}, check_mode=True)["pending"]
