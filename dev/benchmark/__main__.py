@@ -96,7 +96,7 @@ SPEC = """
 # What a run of the role takes. The key pair is there, beside the inventory.
 ROLE = """
     - name: Measured
-      ansible.builtin.include_role:
+      ansible.builtin.import_role:
         name: kaleyra.whatsapp.flows_encryption
       vars:
         flows_encryption_api_url: "{{ api_url }}"
