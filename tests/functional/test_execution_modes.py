@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.playbook_runs import EXECUTION_MODES, SID, WA_400, WORKER, KeyPair, Playbooks, assert_execution_mode, new_number
+from support.keys import KeyPair
+from support.playbook_runs import EXECUTION_MODES, SID, WA_400, WORKER, Playbooks, assert_execution_mode, new_number
 from support.simulator.client import Simulator
 
 # Hides packages from one process, as if they were not installed. The names are in HIDDEN_PACKAGES.

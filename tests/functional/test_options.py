@@ -10,20 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.keys import KeyPair, openssl, secret_lines
 from support.playbook_runs import (
     API_KEY,
     AS_A_MODULE,
     EXECUTION_MODES,
     SID,
     WORKER,
-    KeyPair,
     Playbooks,
     Run,
     assert_execution_mode,
     assert_nowhere,
     new_number,
-    openssl,
-    secret_lines,
 )
 from support.simulator.client import Simulator
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.playbook_runs import API_KEY, SID, WA_400, KeyPair, Playbooks, Run, fingerprint_of, new_number, openssl
+from support.keys import KeyPair, fingerprint_of, openssl
+from support.playbook_runs import API_KEY, SID, WA_400, Playbooks, Run, new_number
 from support.simulator.client import Simulator
 
 ROLE = "kaleyra.whatsapp.flows_encryption"
