@@ -93,6 +93,21 @@ SPEC = """
 """
 
 
+# What a run of the role takes. The key pair is there, beside the inventory.
+ROLE = """
+    - name: Measured
+      ansible.builtin.import_role:
+        name: kaleyra.whatsapp.flows_encryption
+      vars:
+        flows_encryption_api_url: "{{ api_url }}"
+        flows_encryption_sid: "{{ sid }}"
+        flows_encryption_api_key: "{{ api_key }}"
+        flows_encryption_cache_path: "{{ cache_path }}"
+        flows_encryption_private_key_path: "{{ inventory_dir }}/private.pem"
+"""
+ROLE_LIST = ROLE + '''        flows_encryption_phone_numbers: "{{ many }}"\n'''
+
+
 class Bench:
     """Runs playbooks in a folder of its own and keeps their times."""
 
@@ -103,10 +118,11 @@ class Bench:
         self.cache = folder / "records"
         self.times: dict[str, list[float]] = {}
         numbers = [f"+91{9000000000 + n}" for n in range(hosts)]
-        key = subprocess.run(
-            "openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 | openssl pkey -pubout",
-            shell=True, check=True, capture_output=True, text=True,
-        ).stdout
+        subprocess.run(
+            ["openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", folder / "private.pem"],
+            check=True, capture_output=True,
+        )
+        key = subprocess.run(["openssl", "pkey", "-in", folder / "private.pem", "-pubout"], check=True, capture_output=True, text=True).stdout
         (folder / "public.pem").write_text(key)
         public_key = key.strip().replace("\n", "\n    ")
         common = f"""
@@ -215,6 +231,35 @@ def hosts_and_loops(bench: Bench, options: argparse.Namespace) -> list[Row]:
     return rows
 
 
+def role(bench: Bench, options: argparse.Namespace) -> list[Row]:
+    hosts, rounds = options.hosts, options.rounds
+    bench.play("nothing", "")
+    bench.play("set_fact", SPEC % {"action": "ansible.builtin.set_fact", "arguments": ARGUMENTS})
+    bench.play("role", ROLE)
+    bench.play("role_list", ROLE_LIST)
+    (bench.folder / "list.yml").write_text((bench.folder / "one.yml").read_text() + f"    many: {numbers_of(1000)}\n")
+    bench.forget()
+    bench.run("role_list", "list", "list, registering", expect_requests=1000)
+    for dummy in range(rounds):
+        bench.run("nothing", "list")
+        bench.run("role_list", "list", "list, unchanged")
+    for dummy in range(rounds):
+        bench.forget()
+        bench.run("nothing", "fleet")
+        bench.run("set_fact", "fleet")
+        bench.run("role", "fleet", "role, registering", expect_requests=hosts)
+        bench.run("role", "fleet", "role, unchanged")
+    set_fact = bench.net("set_fact on fleet", "nothing on fleet")
+    unchanged = bench.net("role, unchanged", "nothing on fleet")
+    registering = bench.net("role, registering", "nothing on fleet")
+    listed = bench.net("list, unchanged", "nothing on list")
+    return [
+        row(f"{hosts} hosts: role, unchanged, to `set_fact` with the same arguments", unchanged, unchanged / set_fact, most=5),
+        row(f"{hosts} hosts: role, registering all, to `set_fact`", registering, registering / set_fact, most=6),
+        row("role, a list of 1,000 numbers, unchanged, in seconds", listed, listed, most=2.5),
+    ]
+
+
 def fleets(bench: Bench, public_key: str, options: argparse.Namespace) -> list[Row]:
     count, rounds = options.numbers, options.rounds
     fleet = ListBench(bench.folder, bench.simulator, public_key)
@@ -260,7 +305,7 @@ def main() -> int:
     parser.add_argument("--forks", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--slow-rounds", type=int, default=1, help="rounds with ansible.builtin.uri, which takes long")
-    parser.add_argument("--only", choices=["hosts", "fleets", "growth"], help="growth is the table of costs a number, which is made alone")
+    parser.add_argument("--only", choices=["hosts", "role", "fleets", "growth"], help="growth is the table of costs a number, which is made alone")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, Simulator({SID: API_KEY}) as simulator:
         bench = Bench(pathlib.Path(name), simulator, options.hosts, options.forks)
@@ -268,8 +313,9 @@ def main() -> int:
         if options.only == "growth":
             growth(bench, public_key, options.rounds)
             return 0
-        rows = hosts_and_loops(bench, options) if options.only != "fleets" else []
-        rows += fleets(bench, public_key, options) if options.only != "hosts" else []
+        rows = hosts_and_loops(bench, options) if options.only in (None, "hosts") else []
+        rows += role(bench, options) if options.only in (None, "role") else []
+        rows += fleets(bench, public_key, options) if options.only in (None, "fleets") else []
     print(f"Medians of {options.rounds} rounds, forks {options.forks}, Ansible's start-up taken off\n")
     show(rows)
     return 1 if max(used for what, *dummy, used in rows if not any(part in what for part in NOT_JUDGED)) > 3 else 0

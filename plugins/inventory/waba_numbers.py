@@ -77,13 +77,8 @@ notes:
 """
 
 EXAMPLES = r"""
-# waba_numbers.yml, with the token from META_ACCESS_TOKEN
-plugin: kaleyra.whatsapp.waba_numbers
-meta_waba_ids:
-  - "102290129340398"
-
----
-# eu.waba_numbers.yml, with the token from a vaulted file, a group for each account, and one of the numbers in use
+# eu.waba_numbers.yml. With META_ACCESS_TOKEN in the environment, plugin and meta_waba_ids are enough.
+# This one has the token from a vaulted file, a group for each account, and one of the numbers in use.
 plugin: kaleyra.whatsapp.waba_numbers
 meta_access_token: "{{ lookup('ansible.builtin.file', 'meta_access_token') }}"
 meta_waba_ids:
@@ -161,7 +156,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return hosts
 
     def _add_host(self, name: str, variables: dict[str, t.Any]) -> None:
-        assert self.inventory is not None
+        if self.inventory is None:
+            raise AssertionError("parse() was not called")
         self.inventory.add_host(name)
         variables = {key: wrap_var(value) if could_be_template(value) else value for key, value in variables.items()}
         for key, value in variables.items():

@@ -2,8 +2,6 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Private to this collection: it can change in any release.
-
 """Kaleyra's WhatsApp Flow API v2, as far as this collection uses it."""
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from ._errors import OutcomeUnknown, Rejected
 from ._http import Answer, Tls, TransportError, UntrustedCertificate, WrongCertificate, post, prepare, shown
 from ._json import parse_object
 from ._rate_limit import Alone
-from ._retry import RETRIED_STATUSES, pause_before_retry
+from ._retry import RETRIED_STATUSES, asked_pause, pause_before_retry
 
 _WHAT_TO_DO = {
     "RBC001": "Check sid and api_key, and that the account is one of the API host asked (pod or api_url).",
@@ -85,7 +83,7 @@ class FlowsEncryptionApi:
             maybe_applied = maybe_applied or answer is None or not _is_refusal(answer)
             pause = pause_before_retry(attempt, answer, self.timeout)
             if answer and answer.status == 429:
-                self.rate_limiter.throttled(pause)
+                self.rate_limiter.throttled(asked_pause(answer, self.timeout))
             if attempt > self.retries or not (answer is None or answer.status in RETRIED_STATUSES):
                 break
             self.rate_limiter.wait(pause)

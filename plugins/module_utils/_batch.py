@@ -2,8 +2,6 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Private to this collection: it can change in any release.
-
 """Makes many numbers carry one public key in one task, and tells of each what came of it."""
 
 from __future__ import annotations
@@ -15,10 +13,11 @@ import typing as t
 from ._batch_summary import Result, join_warnings, message_for_failed, shorten_same_errors
 from ._errors import InvalidInput, KaleyraError, SomeFailed, require_range
 from ._http import MAX_CALLS
+from ._parent import Parent
 from ._phone_number import missing_plus_warnings, normalise_phone_number
 from ._rate_limit import RateLimiter
 from ._record import KnownKey, RecordFile
-from ._registration import Registration, state_after, state_before
+from ._registration import Registration, add_plan, state_after, state_before
 from ._threads import for_each_in_threads
 
 # Seconds between two words on how far it is.
@@ -27,11 +26,13 @@ _PROGRESS_INTERVAL = 10.0
 _Job = tuple[t.Union[KnownKey, RecordFile], Result]
 
 
-def register_batch(params: t.Mapping[str, t.Any], *, check_mode: bool, progress: t.Callable[[str], None]) -> Result:
+def register_batch(params: t.Mapping[str, t.Any], *, check_mode: bool, progress: t.Callable[[str], None], parent: Parent | None = None) -> Result:
     """Bring all numbers to carry the key, and return the task's result, ``warnings`` and ``diff`` included.
 
     :param params: the module's options, None for what was not given
     :param progress: called now and then while it takes long, with a few words on how far it is
+    :param parent: when it has ended, nothing further is sent
+    :raises Cancelled: it has ended
     :raises SomeFailed: every number was tried
     :raises KaleyraError: nothing was sent for any of them
     """
@@ -40,6 +41,7 @@ def register_batch(params: t.Mapping[str, t.Any], *, check_mode: bool, progress:
     if rate is not None and not 0.001 <= rate < math.inf:
         raise InvalidInput(f"max_requests_per_second is {rate:g}, but must be 0.001 or more. Leave it out for no limit.")
     rate_limiter = RateLimiter(rate)
+    rate_limiter.parent = parent
     registration = Registration(params, rate_limiter)
     warnings: list[tuple[str, str]] = []
     results, jobs = _list_numbers(registration, params["phone_numbers"])
@@ -50,10 +52,11 @@ def register_batch(params: t.Mapping[str, t.Any], *, check_mode: bool, progress:
         try:
             # What all of them need, once for all.
             registration.key.require_rsa_2048()
-            if not check_mode:
-                registration.api.prepare()
+            registration.api.prepare()
             if registration.read_back:
                 looked_up = registration.read_back.prepare([result["phone_number"] for dummy, result in jobs])
+            else:
+                jobs[0][0].require_writable()
         except KaleyraError as exc:
             for dummy, result in jobs:
                 _fail(result, exc)
@@ -102,8 +105,11 @@ def _plan(registration: Registration, jobs: list[_Job], warnings: list[tuple[str
     """Add to each result what is to be done as things stand, and return what is. Without threads: reading files is all there is to do."""
     to_do = []
     for known, result in jobs:
-        warnings.extend((result["phone_number"], text) for text in registration.bring_about(known, result, check_mode=True))
-        if result["changed"]:
+        plan = registration.plan(known)
+        add_plan(result, plan)
+        if plan.warning:
+            warnings.append((result["phone_number"], plan.warning))
+        if plan.changed:
             to_do.append((known, result))
     return to_do
 

@@ -2,20 +2,21 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Private to this collection: it can change in any release.
-
-"""The room behind both doors: a module's work as a task's result."""
+"""A module's work as a task's result, the same in Ansible's worker and as a module."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import typing as t
 
 from ansible.module_utils.errors import AnsibleFallbackNotFound
 
-from ._errors import KaleyraError
+from ._errors import InvalidInput, KaleyraError
+from ._parent import Parent
 from ._public_key import parse_public_key
+from ._rate_limit import Cancelled
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -51,9 +52,17 @@ READ_BACK_OPTIONS: dict[str, t.Any] = {
 }
 
 
+# In capitals, as in PEM: files are called private key or privatekey. The second is PuTTY's.
+_PRIVATE_KEY = re.compile(r"PRIVATE\s+KEY|Private-Lines:")
+# Options that hold a secret which others could be given by mistake, and the environment variables in their place.
+_SECRETS = {"api_key": "KALEYRA_API_KEY", "meta_access_token": "META_ACCESS_TOKEN", "app_secret": None}
+# A secret of so many characters is not part of another text by chance.
+_LONG = 8
+
+
 @dataclasses.dataclass(frozen=True)
 class ModuleSpec:
-    """What a module does, the same behind each of its doors.
+    """What a module does.
 
     :param work: called with the options (None for what was not given) and ``check_mode``; returns the result, with ``warnings`` and
         ``diff`` where there are any
@@ -68,21 +77,28 @@ class ModuleSpec:
     reports_progress: bool = False
 
     def run(
-        self, params: t.Mapping[str, t.Any], *, check_mode: bool, diff_mode: bool, progress: t.Callable[[str], None] = lambda words: None
+        self, params: t.Mapping[str, t.Any], *, check_mode: bool, diff_mode: bool, progress: t.Callable[[str], None] = lambda words: None,
+        reads_output: bool = False,
     ) -> dict[str, t.Any]:
         """Do the work and return the task's result, ``failed`` and ``msg`` where it could not be done.
 
+        :param reads_output: whether the standard output goes to the process that wants the work
         :param progress: shows a line at once; a module's process, whose output is its result, has nobody to show it to
         """
-        further = {"progress": progress} if self.reports_progress else {}
-        result = _result_of(lambda: self.work(params, check_mode=check_mode, **further))
+        further: dict[str, t.Any] = {"progress": progress, "parent": Parent(reads_output=reads_output)} if self.reports_progress else {}
+
+        def work() -> dict[str, t.Any]:
+            _require_no_misplaced_secret(params)
+            return self.work(params, check_mode=check_mode, **further)
+
+        result = _result_of(work)
         if not diff_mode or result.get("failed"):
             result.pop("diff", None)
         return result
 
     def run_in(self, module: AnsibleModule) -> t.NoReturn:
         """Do the work of an ``AnsibleModule`` and end its process."""
-        result = self.run(module.params, check_mode=module.check_mode, diff_mode=module._diff)
+        result = self.run(module.params, check_mode=module.check_mode, diff_mode=module._diff, reads_output=True)
         for warning in result.pop("warnings", []):
             module.warn(warning)
         if result.get("failed"):
@@ -95,14 +111,15 @@ def without_empty(arguments: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     return {name: value for name, value in arguments.items() if value is not None and value != ""}
 
 
-def reject_private_key(arguments: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Return the failed result of a key that is none, or an empty one.
+def reject_misplaced_secrets(arguments: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Return the failed result of arguments that hold a secret where none belongs, or an empty one.
 
-    For the way to a module of its own, whose arguments are written to disk and shown: a private key must not get that far.
+    Before they are validated, shown, or written to disk for a module of its own.
     """
     text = arguments.get("business_public_key")
 
     def examine() -> dict[str, t.Any]:
+        _require_no_misplaced_secret(arguments)
         if isinstance(text, str):
             parse_public_key(text)
         return {}
@@ -110,8 +127,28 @@ def reject_private_key(arguments: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     return _result_of(examine)
 
 
+def _require_no_misplaced_secret(arguments: t.Mapping[str, t.Any]) -> None:
+    """See that no option holds a private key, or the secret of another option: messages would repeat it.
+
+    :raises InvalidInput: naming the option
+    """
+    secrets = {name: str(arguments.get(name) or os.environ.get(variable or "") or "") for name, variable in _SECRETS.items()}
+    for option, value in arguments.items():
+        texts = [str(each) for each in (value if isinstance(value, (list, tuple)) else [value]) if each is not None]
+        if option != "business_public_key" and any(_PRIVATE_KEY.search(text) for text in texts):  # which has a message of its own
+            raise InvalidInput(
+                f"{option} holds a PRIVATE key. It was not sent and is not shown, but it does not belong here: it stays on the Flow endpoint alone."
+            )
+        for name, secret in secrets.items():
+            if option != name and secret and any(text == secret or (len(secret) >= _LONG and secret in text) for text in texts):
+                variable = f" (or {_SECRETS[name]})" if _SECRETS[name] else ""
+                raise InvalidInput(f"{option} holds the value of {name}, a secret that belongs in {name}{variable} alone. It is not shown here.")
+
+
 def _result_of(work: t.Callable[[], dict[str, t.Any]]) -> dict[str, t.Any]:
     try:
         return work()
     except KaleyraError as exc:
         return {**exc.details, "failed": True, "msg": str(exc)}
+    except Cancelled:
+        return {"failed": True, "msg": "The process that started this has ended. Nothing further was sent."}

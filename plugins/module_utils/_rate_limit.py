@@ -2,20 +2,31 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Private to this collection: it can change in any release.
-
 """When a request may start: one clock for all the threads of a task."""
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 
-# A throttled pool gets faster by this factor with each success: twice as fast after some 70 of them.
-_RECOVERY = 0.99
-_LEAST_SLOWDOWN = 1.5
-# Seconds from one request to the next, where no longer pause is asked for.
-_SLOWEST = 1.0
+from ._parent import Parent
+
+# Seconds that a thread sleeps at most before it looks around again.
+_LONGEST_SLEEP = 0.25
+
+# Seconds that all wait after the first refusal: long enough for what got through until then to say something about the rate.
+_FIRST_PAUSE = 0.63
+# The rate is then what got through, or this one, and grows by a factor with each success until it is refused again: the first
+# factor while little has got through, then the second.
+_FIRST_RATE, _FAST, _FEW, _MODERATE = 5.0, 1.12, 16, 1.004
+# Later it comes nearer to the one that was refused by a part of the distance with each success, and then slowly beyond.
+_APPROACH, _EXPLORE = 0.0235, 0.0005
+# After a refusal the rate is this part of the one that was refused: the first while little has got through since the last refusal.
+_FAR_BACK, _BACK = 0.82, 0.89
+_LEAST_RATE = 0.6
+# Seconds between requests while each is refused, doubled with each.
+_PROBE, _DOUBLINGS = 0.28, 4
 
 
 class Cancelled(BaseException):
@@ -25,8 +36,24 @@ class Cancelled(BaseException):
 class Alone:
     """For a task with one number, whose pauses are nobody else's: what is asked for is what is waited for."""
 
+    parent: Parent | None = None
+
     def wait(self, seconds: float = 0.0) -> None:
-        time.sleep(seconds)
+        """Return after so many seconds.
+
+        :raises Cancelled: nothing is to be sent any more
+        """
+        until = time.monotonic() + seconds
+        while True:
+            self._require_going_on()
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, _LONGEST_SLEEP))
+
+    def _require_going_on(self) -> None:
+        if self.parent and self.parent.has_ended():
+            raise Cancelled
 
     def succeeded(self) -> None:
         pass
@@ -36,66 +63,113 @@ class Alone:
 
 
 class RateLimiter(Alone):
-    """Holds requests to a rate, and back while the API says that they are too many.
+    """Holds requests to a rate, and finds the account's, which is not published, from what is refused.
 
-    What a throttled pool goes on with is the rate that got through so far, pauses included: the limits of accounts are not published,
-    so they have to be found. From there it gets faster with each success.
+    A refusal slows all down to what got through of late; with each success the rate comes nearer to the one that was refused. A
+    refusal of a request that had started before the last slow-down tells nothing new.
 
     :param per_second: most requests a second, None for as many as can be
     """
 
     def __init__(self, per_second: float | None = None) -> None:
-        self._least = 1 / per_second if per_second else 0.0
-        self._interval = self._least
+        self._least_interval = 1 / per_second if per_second else 0.0
         self._mutex = threading.Lock()
+        self._own = threading.local()  # when the thread's last request started
         self._next = self._held_until = 0.0
         self._stopped = False
-        # Since the last pause.
+        # None until the first refusal.
+        self._rate: float | None = None
+        self._refused_rate = math.inf
+        self._slowed_at: float | None = None
+        self._since: float | None = None
         self._successes = 0
-        self._began: float | None = None
+        self._first: float | None = None
+        self._all_successes = 0
+        self._refused_in_a_row = 0
 
     def wait(self, seconds: float = 0.0) -> None:
-        """Return when the next request may start, after that many seconds at the earliest.
+        """Return when the next request may start, after that many seconds at the earliest, which hold up nobody else.
 
         :raises Cancelled: it may not start at all
         """
-        earliest = time.monotonic() + seconds
+        super().wait(seconds)
         while True:
-            with self._mutex:
-                now = time.monotonic()
-                start = max(now, earliest, self._next, self._held_until)
-                self._next = start + self._interval
-                if self._began is None:
-                    self._began = start
-            if start > now:
-                time.sleep(start - now)
-            if self._stopped:
-                raise Cancelled
-            if self._held_until <= start:
+            self._require_going_on()
+            left = self.take_turn()
+            if left <= 0:
                 return
-            # Meanwhile another thread's request was throttled.
+            time.sleep(min(left, _LONGEST_SLEEP))
+
+    def take_turn(self) -> float:
+        """Let this thread's next request start now and return 0, or return the seconds until it may."""
+        with self._mutex:
+            now = time.monotonic()
+            left = max(self._next, self._held_until) - now
+            if left > 0:
+                return left
+            self._next = now + self._interval()
+            self._own.started = now
+            if self._first is None:
+                self._first = now
+            if self._since is None:
+                self._since = now
+            return 0.0
+
+    def _require_going_on(self) -> None:
+        if self._stopped:
+            raise Cancelled
+        super()._require_going_on()
 
     def succeeded(self) -> None:
         with self._mutex:
+            self._all_successes += 1
             self._successes += 1
-            if self._interval > self._least:
-                self._interval *= _RECOVERY
-                if self._interval < max(self._least, 0.0005):
-                    self._interval = self._least
+            if self._rate is None:
+                return
+            if self._refused_in_a_row > 1:
+                # All was refused for a while, as at the end of a quota: what got through on the whole is the measure.
+                self._rate = max(self._rate, min(self._refused_rate, self._on_the_whole()))
+            self._refused_in_a_row = 0
+            if self._refused_rate == math.inf:
+                self._rate *= _FAST if self._all_successes < _FEW else _MODERATE
+            else:
+                self._rate += max((self._refused_rate * 0.97 - self._rate) * _APPROACH, self._rate * _EXPLORE)
 
-    def throttled(self, seconds: float) -> None:
-        """Let nobody start before so many seconds have passed, and then more slowly."""
+    def throttled(self, seconds: float, started: float | None = None) -> None:
+        """Let nobody start before so many seconds have passed, and then more slowly.
+
+        :param started: when the request did, if not in this thread
+        """
         with self._mutex:
             now = time.monotonic()
-            until = now + seconds
-            # What was under way comes back with the same news: once is enough.
-            if now >= self._held_until and self._began is not None:
-                got_through = (until - self._began) / max(self._successes, 1)
-                slower = max(got_through, self._interval * _LEAST_SLOWDOWN)
-                # One request for each pause that the API asks for is slow enough, however often it asks.
-                self._interval = max(self._least, min(slower, max(seconds, _SLOWEST)))
-                self._successes, self._began = 0, None
-            self._held_until = max(self._held_until, until)
+            self._held_until = max(self._held_until, now + seconds)
+            if started is None:
+                started = getattr(self._own, "started", now)
+            if self._slowed_at is not None and started <= self._slowed_at:
+                return
+            if self._rate is None:
+                seconds = max(seconds, _FIRST_PAUSE)
+                self._held_until = max(self._held_until, now + seconds)
+                self._rate = max(0.9 * self._all_successes / (now + seconds - (self._first or now)), _FIRST_RATE)
+            elif self._successes:
+                few = self._successes < _FEW
+                self._refused_rate = self._rate * (_BACK if few else 1.0)
+                self._rate = max(self._rate * (_FAR_BACK if few else _BACK), _LEAST_RATE)
+            else:
+                self._refused_in_a_row += 1
+                if self._refused_rate < math.inf:
+                    self._rate = max(self._rate * 0.8, _LEAST_RATE)
+            self._slowed_at = now
+            self._since = None
+            self._successes = 0
+            self._next = now + self._interval()
+
+    def _on_the_whole(self) -> float:
+        return self._all_successes / max(time.monotonic() - (self._first or 0.0), 0.001)
+
+    def _interval(self) -> float:
+        probe = _PROBE * 2 ** min(self._refused_in_a_row, _DOUBLINGS) if self._refused_in_a_row else 0.0
+        return max(self._least_interval, 1 / self._rate if self._rate else 0.0, probe)
 
     def stop(self) -> None:
         """Let nobody start any more."""

@@ -120,7 +120,8 @@ def make_read_back(params: t.Mapping[str, t.Any], account: Account | None, rate_
         return None
     reader = Reader(params["timeout"], params["retries"], Tls(params["validate_certs"], params["ca_path"]), rate_limiter)
     if source == "kaleyra":
-        assert account
+        if not account:
+            raise AssertionError("no account")
         return KaleyraReadBack(account, reader)
     if not params["meta_access_token"]:
         raise InvalidInput("read_back=meta needs meta_access_token (or META_ACCESS_TOKEN in the environment).")

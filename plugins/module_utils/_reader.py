@@ -11,7 +11,7 @@ import typing as t
 
 from ._http import Answer, Tls, TransportError, get
 from ._rate_limit import Alone
-from ._retry import RETRIED_STATUSES, pause_before_retry
+from ._retry import RETRIED_STATUSES, asked_pause, pause_before_retry
 
 
 class ReadingFailed(Exception):
@@ -60,8 +60,8 @@ class Reader:
             if answer and answer.status == 200 and not throttled:
                 self.rate_limiter.succeeded()
             pause = pause_before_retry(attempt, answer, self.timeout)
-            if throttled:
-                self.rate_limiter.throttled(pause)
+            if answer and throttled:
+                self.rate_limiter.throttled(asked_pause(answer, self.timeout))
             if attempt > self.retries or not (answer is None or throttled or answer.status in RETRIED_STATUSES):
                 break
             self.rate_limiter.wait(pause)

@@ -2,8 +2,6 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Private to this collection: it can change in any release.
-
 """Makes one number carry one public key: what is to be done, and doing it."""
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ from ._api import FlowsEncryptionApi
 from ._errors import ApiError, KaleyraError, KeyNotRead, OutcomeUnknown, RecordError, require_range
 from ._held_key import HeldKey
 from ._http import MAX_TIMEOUT, Tls
+from ._parent import Parent
 from ._phone_number import missing_plus_warnings, normalise_phone_number
 from ._public_key import normalise_fingerprint, public_key_of
 from ._rate_limit import Alone
@@ -131,9 +130,11 @@ class Registration:
         """
         held = self.read_held(result)
         plan = self.plan(known, held)
-        _add_plan(result, plan, held)
+        add_plan(result, plan, held)
         if plan.changed:
             self.key.require_rsa_2048()
+            self.api.prepare()
+            known.require_writable()
         if check_mode or not (plan.changed or _is_contradicted(known, held)):
             return [plan.warning] if plan.warning else []
         try:
@@ -150,7 +151,7 @@ class Registration:
             self._rate_limiter.wait()
             held = self.read_held(result)
             plan = self.plan(known, held)
-        _add_plan(result, plan, held)
+        add_plan(result, plan, held)
         if held and not held.unknown:
             known.correct(held.fingerprint)
         warnings = [plan.warning] if plan.warning else []
@@ -213,7 +214,8 @@ class Registration:
         )
 
 
-def _add_plan(result: dict[str, t.Any], plan: Plan, held: HeldKey | None) -> None:
+def add_plan(result: dict[str, t.Any], plan: Plan, held: HeldKey | None = None) -> None:
+    """Add to the number's result what is to be done."""
     result.update(changed=plan.changed, reason=plan.reason, previous_fingerprint=plan.previous_fingerprint)
     if held:
         result.update(held_fingerprint=held.fingerprint, held_status=held.status)
@@ -224,13 +226,15 @@ def _is_contradicted(known: KnownKey | RecordFile, held: HeldKey | None) -> bool
     return held is not None and not held.unknown and not known.is_correct(held.fingerprint)
 
 
-def register(params: t.Mapping[str, t.Any], *, check_mode: bool) -> dict[str, t.Any]:
+def register(params: t.Mapping[str, t.Any], *, check_mode: bool, parent: Parent | None = None) -> dict[str, t.Any]:
     """Bring the number to carry the key, and return the task's result, ``warnings`` and ``diff`` included.
 
     :param params: the module's options, None for what was not given
     :raises KaleyraError: with the result's facts in ``details``
     """
-    registration = Registration(params)
+    alone = Alone()
+    alone.parent = parent
+    registration = Registration(params, alone)
     phone_number = normalise_phone_number(params["phone_number"])
     warnings = missing_plus_warnings([params["phone_number"]])
     result = registration.initial_result(phone_number)

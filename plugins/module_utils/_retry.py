@@ -18,10 +18,15 @@ RETRIED_STATUSES = frozenset([429, 500, 502, 503, 504])
 def pause_before_retry(attempt: int, answer: Answer | None, longest: float) -> float:
     """Seconds from this attempt to the next one: what the server asks for, or growing ones; never longer than ``longest``."""
     asked = _seconds(answer.retry_after) if answer else None
-    if asked is None:
+    if asked is None or (not asked and answer and answer.status == 429):  # "at once" is what got it refused
         # Scattered, because hundreds of forks may have been throttled at the same moment.
         asked = 2 ** min(attempt - 1, 10) * random.uniform(0.5, 1.0)
     return min(asked, longest)
+
+
+def asked_pause(answer: Answer, longest: float) -> float:
+    """Seconds that the server asks for, 0 if it asks for none; never longer than ``longest``."""
+    return min(_seconds(answer.retry_after) or 0.0, longest)
 
 
 def _seconds(retry_after: str | None) -> float | None:

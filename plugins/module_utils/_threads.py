@@ -56,6 +56,8 @@ def for_each_in_threads(
             try:
                 item, error = ended.get(timeout=1)
             except queue.Empty:
+                if rate_limiter.parent and rate_limiter.parent.has_ended():
+                    raise Cancelled from None
                 tick(None)
                 continue
             if error:

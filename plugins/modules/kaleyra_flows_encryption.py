@@ -97,6 +97,7 @@ options:
     description:
       - Folder of the records, on the host where the task runs. It is created when needed.
       - Each API host, account and number has a file of its own, so any number of hosts and processes can share the folder.
+      - On a local connection, a relative path is one from the working directory of C(ansible-playbook).
     type: path
     default: ~/.ansible/kaleyra_flows_encryption
   cache_valid_time:
@@ -376,13 +377,14 @@ from ansible_collections.kaleyra.whatsapp.plugins.module_utils._module import (
     ModuleSpec,
     from_environment,
 )
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._parent import Parent
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registration import register
 
 
-def register_one_or_all(params: t.Mapping[str, t.Any], *, check_mode: bool, progress: t.Callable[[str], None]) -> dict[str, t.Any]:
+def register_one_or_all(params: t.Mapping[str, t.Any], *, check_mode: bool, progress: t.Callable[[str], None], parent: Parent) -> dict[str, t.Any]:
     if params["phone_numbers"] is None:
-        return register(params, check_mode=check_mode)
-    return register_batch(params, check_mode=check_mode, progress=progress)
+        return register(params, check_mode=check_mode, parent=parent)
+    return register_batch(params, check_mode=check_mode, progress=progress, parent=parent)
 
 
 SPEC = ModuleSpec(

@@ -2,9 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Private to this collection: it can change in any release.
-
-"""The way into a module's work that needs no process."""
+"""Action plugins that do a module's work without a process of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ from ansible.module_utils.common.parameters import remove_values
 from ansible.module_utils.errors import UnsupportedError
 from ansible.plugins.action import ActionBase
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._libraries import load_if_needed
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._module import ModuleSpec, reject_private_key, without_empty
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._module import ModuleSpec, reject_misplaced_secrets, without_empty
 
 _LIBRARIES_ARE_HERE = all(importlib.util.find_spec(name) for name in ("requests", "cryptography"))
 
@@ -36,15 +34,30 @@ class ModuleAction(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         result = super().run(tmp, task_vars)
         arguments = without_empty(self._task.args)
+        if rejected := reject_misplaced_secrets(arguments):
+            return {**result, **rejected}
+        if self._connection.transport == "local":
+            arguments = self._with_absolute_paths(arguments)
         if not self._can_work_here():
-            refused = reject_private_key(arguments)
-            return refused or self._execute_module(module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val)
+            return self._execute_module(module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val)
         done = self.spec.run(self._validated(arguments), check_mode=self._task.check_mode, diff_mode=self._task.diff, progress=self._show_progress)
         return {**result, **done}
 
     def _show_progress(self, words: str) -> None:
         # Not among what callbacks write to the standard output, which programs may read.
         self._display.display(f"{self._task.action.rpartition('.')[2]}: {words}", stderr=True)
+
+    def _with_absolute_paths(self, arguments: dict[str, t.Any]) -> dict[str, t.Any]:
+        """Let relative paths start at the working directory of Ansible: a module's own would be the folder of the playbook.
+
+        Those that begin with ``~`` or a variable are left for the module to expand.
+        """
+        paths = {
+            name: os.path.abspath(value)
+            for name, value in arguments.items()
+            if self.spec.argument_spec.get(name, {}).get("type") == "path" and isinstance(value, str) and not value.startswith(("/", "~", "$"))
+        }
+        return {**arguments, **paths}
 
     def _can_work_here(self) -> bool:
         """On a local connection, when nothing about the task asks for a process of its own."""

@@ -15,7 +15,8 @@ import yaml
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import PODS
 from awx import _rules
 from awx._rules import Refused
-from support.playbook_runs import CHECKOUT, KeyPair
+from support.keys import KeyPair
+from support.playbook_runs import CHECKOUT
 
 ROLES = CHECKOUT / "roles"
 FILES = ROLES / "awx_setup/files"

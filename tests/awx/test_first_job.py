@@ -13,7 +13,8 @@ from awx._controller import Controller
 from awx._runner import AWX, Credential, Inventory, Job
 from awx._set_up import NAME, NUMBERS, SetUp, ok
 from awx._sshd import Host
-from support.playbook_runs import API_KEY, SID, fingerprint_of
+from support.keys import fingerprint_of
+from support.playbook_runs import API_KEY, SID
 from support.simulator.client import Simulator
 
 

@@ -14,7 +14,8 @@ import pytest
 import yaml
 from awx import _rules
 from awx._runner import Credential, unsafe_yaml
-from support.playbook_runs import API_KEY, BIN, CHECKOUT, SID, KeyPair, Playbooks, Run, assert_nowhere, new_number, secret_lines
+from support.keys import KeyPair, secret_lines
+from support.playbook_runs import API_KEY, BIN, CHECKOUT, SID, Playbooks, Run, assert_nowhere, new_number
 from support.simulator.client import Simulator
 
 from dev.matrix.cores import environment

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from awx._runner import AWX, ENSURE_KEY_PAIR, MAKE, NUMBERS, REGISTER, Credential, Inventory, Job
 from support.endpoint.client import Endpoint
-from support.playbook_runs import API_KEY, SID, KeyPair, assert_nowhere, fingerprint_of, new_number, openssl, secret_lines, spellings
+from support.keys import KeyPair, fingerprint_of, openssl, secret_lines
+from support.playbook_runs import API_KEY, SID, assert_nowhere, new_number, spellings
 from support.simulator.client import Simulator, waba_numbers
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 from awx._runner import AWX, CHECKOUT, ENSURE_KEY_PAIR, NUMBERS, PUBLISH, REGISTER, SUM_UP, Credential, Inventory, Job
 from awx._sshd import Host
-from support.playbook_runs import SID, WA_400, KeyPair, new_number
+from support.keys import KeyPair
+from support.playbook_runs import SID, WA_400, new_number
 from support.simulator.client import Simulator
 
 RESULTS = {"runner_on_ok", "runner_on_failed", "runner_on_skipped", "runner_on_unreachable"}

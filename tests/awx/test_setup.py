@@ -14,7 +14,8 @@ import pytest
 import yaml
 from awx._controller import Controller
 from awx._set_up import ACCOUNT, NAME, NUMBERS, REGISTER, SECRETS, SETTINGS, SetUp, ok
-from support.playbook_runs import BIN, CHECKOUT, COLLECTIONS, KeyPair, assert_nowhere, secret_lines
+from support.keys import KeyPair, secret_lines
+from support.playbook_runs import BIN, CHECKOUT, COLLECTIONS, assert_nowhere
 
 from dev.matrix.cores import environment
 

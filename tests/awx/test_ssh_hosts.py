@@ -13,7 +13,8 @@ import pytest
 from awx._runner import AWX, CHECKOUT, MAKE, NUMBERS, REGISTER, REGISTERS, ROTATE, Credential, Inventory, Job
 from awx._sshd import Host, Watch
 from support.endpoint.client import Endpoint
-from support.playbook_runs import API_KEY, SID, WA_400, KeyPair, assert_nowhere, fingerprint_of, new_number, openssl, secret_lines, spellings
+from support.keys import KeyPair, fingerprint_of, openssl, secret_lines
+from support.playbook_runs import API_KEY, SID, WA_400, assert_nowhere, new_number, spellings
 from support.simulator.client import Simulator
 
 NEWEST = pytest.mark.parametrize("core", ["newest"], indirect=True)

@@ -260,7 +260,7 @@ def test_on_paper(browser: Browser, pages: Pages) -> None:
     pdf = browser.print()
     assert len(browser.texts(NUMBERS)) == 1000
     printed = browser.run("return document.getElementById('printed').textContent")
-    assert re.fullmatch(r"Printed 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC\. Numbers filtered by: “\+919876500”\.", printed)
+    assert re.fullmatch(r'Printed 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC\. Numbers filtered by: "\+919876500"\.', printed)
     browser.media(media="print")
     assert browser.one("#printed").is_displayed()
     assert set(browser.texts("td.key code")) <= {*KEYS}  # the whole fingerprint

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from support.authority import Authority
 from support.cases import ToDo, Try, load, once, try_all
-from support.playbook_runs import ACCOUNTS, API_KEY, AS_A_MODULE, EXECUTION_MODES, SID, WORKER, KeyPair, Playbooks
+from support.keys import KeyPair
+from support.playbook_runs import ACCOUNTS, API_KEY, AS_A_MODULE, EXECUTION_MODES, SID, WORKER, Playbooks
 from support.servers import Proxy, Servers, closed_port
 from support.simulator.client import Simulator
 

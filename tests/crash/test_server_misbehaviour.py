@@ -23,7 +23,8 @@ from typing import Any
 
 import pytest
 from support.cases import START_UP, ToDo, Try, load, once, try_all
-from support.playbook_runs import ACCOUNTS, API_KEY, AS_A_MODULE, EXECUTION_MODES, MODULE, SID, WA_400, WA_500, WORKER, KeyPair, Playbooks
+from support.keys import KeyPair
+from support.playbook_runs import ACCOUNTS, API_KEY, AS_A_MODULE, EXECUTION_MODES, MODULE, SID, WA_400, WA_500, WORKER, Playbooks
 from support.servers import SUCCESS, Servers, closed_port, full_queue, read_request, whole
 from support.simulator.client import Simulator
 

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from support.authority import Authority
 from support.cases import ToDo, Try, load, once, try_all
-from support.playbook_runs import ACCOUNTS, API_KEY, AS_A_MODULE, EXECUTION_MODES, SID, WORKER, KeyPair, Playbooks, openssl
+from support.keys import KeyPair, openssl
+from support.playbook_runs import ACCOUNTS, API_KEY, AS_A_MODULE, EXECUTION_MODES, SID, WORKER, Playbooks
 from support.servers import Answering, Servers, hanging_up, saying_nothing, speaking_plain_http
 from support.simulator.client import Simulator
 

@@ -28,7 +28,8 @@ import yaml
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import PODS
 from support.authority import Authority
 from support.endpoint.client import Endpoint
-from support.playbook_runs import BIN, CHECKOUT, COLLECTIONS, WA_400, Playbooks, Run, openssl
+from support.keys import openssl
+from support.playbook_runs import BIN, CHECKOUT, COLLECTIONS, WA_400, Playbooks, Run
 from support.servers import Proxy, Servers, leading_to
 from support.simulator.client import Simulator, waba_numbers
 

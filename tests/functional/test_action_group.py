@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.playbook_runs import API_KEY, AS_A_MODULE, EXECUTION_MODES, INFO, MODULE, SID, KeyPair, Playbooks, Run, assert_nowhere, new_number
+from support.keys import KeyPair
+from support.playbook_runs import API_KEY, AS_A_MODULE, EXECUTION_MODES, INFO, MODULE, SID, Playbooks, Run, assert_nowhere, new_number
 from support.simulator.client import Simulator
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from support.endpoint.client import Endpoint
 from support.endpoint.misbehaving import Asked, MisbehavingEndpoint, Reply, healthy
-from support.playbook_runs import AS_A_MODULE, EXECUTION_MODES, WORKER, KeyPair, Playbooks, assert_nowhere, secret_lines
+from support.keys import KeyPair, secret_lines
+from support.playbook_runs import AS_A_MODULE, EXECUTION_MODES, WORKER, Playbooks, assert_nowhere
 
 PING = "kaleyra.whatsapp.flows_endpoint_ping"
 APP_SECRET = "Meta-App-Secret-5d1c0f"

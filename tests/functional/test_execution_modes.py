@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.playbook_runs import EXECUTION_MODES, SID, WA_400, WORKER, KeyPair, Playbooks, assert_execution_mode, new_number
+from support.keys import KeyPair
+from support.playbook_runs import EXECUTION_MODES, SID, WA_400, WORKER, Playbooks, assert_execution_mode, new_number
 from support.simulator.client import Simulator
 
 # Hides packages from one process, as if they were not installed. The names are in HIDDEN_PACKAGES.
@@ -136,9 +137,9 @@ def test_without_requests_on_the_controller_the_module_does_it(
     for hidden in ("requests", "cryptography"):
         tasks = [playbooks.task("register", phone_number=new_number(), business_public_key=key.public)]
         env = {"PYTHONPATH": hide, "MODULE_PYTHONPATH": hide, "HIDDEN_PACKAGES": hidden}
-        run = playbooks.run_tasks(tasks, env=env)
-        result = run.one("register")
+        result, predicted = (playbooks.run_tasks(tasks, *mode, env=env).one("register") for mode in ([], ["--check"]))
         assert result["failed"]
+        assert (predicted["failed"], predicted["msg"]) == (True, result["msg"])
         for part in (f"The Python library {hidden}", sys.executable, f"-m pip install {hidden}", "ansible_python_interpreter"):
             assert part in result["msg"]
         assert result["attempts"] == 0

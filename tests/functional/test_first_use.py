@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from support.playbook_runs import API_KEY, SID, KeyPair, Playbooks, new_number
+from support.keys import KeyPair
+from support.playbook_runs import API_KEY, SID, Playbooks, new_number
 from support.simulator.client import Simulator
 
 REGISTER = "kaleyra.whatsapp.flows_encryption"

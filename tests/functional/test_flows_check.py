@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.endpoint.client import Endpoint
-from support.playbook_runs import API_KEY, SID, KeyPair, Playbooks, Run, assert_nowhere, new_number, secret_lines
+from support.keys import KeyPair, secret_lines
+from support.playbook_runs import API_KEY, SID, Playbooks, Run, assert_nowhere, new_number
 from support.simulator.client import Simulator
 
 PLAYBOOK = "kaleyra.whatsapp.flows_check"

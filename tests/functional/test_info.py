@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.playbook_runs import EXECUTION_MODES, INFO, SID, WA_500, KeyPair, Playbooks, assert_nowhere, new_number, secret_lines
+from support.keys import KeyPair, secret_lines
+from support.playbook_runs import EXECUTION_MODES, INFO, SID, WA_500, Playbooks, assert_nowhere, new_number
 from support.simulator.client import Simulator
 
 

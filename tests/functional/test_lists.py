@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.playbook_runs import EXECUTION_MODES, SID, WA_400, KeyPair, Playbooks, assert_execution_mode, new_number
+from support.keys import KeyPair
+from support.playbook_runs import EXECUTION_MODES, SID, WA_400, Playbooks, assert_execution_mode, new_number
 from support.simulator.client import Simulator
 
 JUNK = "12 34"

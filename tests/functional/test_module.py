@@ -10,18 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.playbook_runs import (
-    CLOSED_API_KEY,
-    CLOSED_SID,
-    EXECUTION_MODES,
-    SID,
-    WA_400,
-    WA_500,
-    KeyPair,
-    Playbooks,
-    assert_execution_mode,
-    new_number,
-)
+from support.keys import KeyPair
+from support.playbook_runs import CLOSED_API_KEY, CLOSED_SID, EXECUTION_MODES, SID, WA_400, WA_500, Playbooks, assert_execution_mode, new_number
 from support.simulator.client import Simulator
 
 

@@ -6,24 +6,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.keys import KeyPair, openssl, secret_lines
 from support.playbook_runs import (
     API_KEY,
     AS_A_MODULE,
     EXECUTION_MODES,
     SID,
     WORKER,
-    KeyPair,
     Playbooks,
     Run,
     assert_execution_mode,
     assert_nowhere,
     new_number,
-    openssl,
-    secret_lines,
 )
 from support.simulator.client import Simulator
 
@@ -175,6 +174,30 @@ def test_values_of_odd_types_and_odd_paths(playbooks: Playbooks, simulator: Simu
     assert "RBC001" in run.one("sid as integer")["msg"]  # an account that there is not
     assert simulator.registered() == {SID: dict.fromkeys([number, integer, *listed], key.fingerprint)}
     assert len(list((folder / "records of ü").glob("*.json"))) == 4
+
+
+def test_a_relative_path_is_the_same_in_both_ways_of_running(
+    playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair, execution_mode: str
+) -> None:
+    number = new_number()
+    other_mode = WORKER if execution_mode == AS_A_MODULE else AS_A_MODULE
+    # Relative to the working directory, which is not the playbook's folder here.
+    for name, pair in (("first.pem", key), ("second.pem", other_key)):
+        (playbooks.inputs / name).write_text(pair.public)
+
+    def task(name: str, mode: str, path: str) -> dict[str, Any]:
+        return playbooks.task(name, mode, phone_number=number, business_public_key_path=path, cache_path="records")
+
+    tasks = [task("K1", execution_mode, "first.pem"), task("K2", other_mode, "second.pem"), task("K1 again", execution_mode, "first.pem")]
+    tasks.append({"name": "info", "kaleyra.whatsapp.kaleyra_flows_encryption_info": {"cache_path": "records"}})
+    playbook = playbooks.inputs / "elsewhere/play.yml"
+    playbook.parent.mkdir()
+    playbook.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
+    run = playbooks.run(str(playbook), "here ansible_connection=local\n")
+    assert [run.one(name)["reason"] for name in ("K1", "K2", "K1 again")] == ["absent", "different", "different"]
+    assert simulator.registered() == {SID: {number: key.fingerprint}}
+    assert [path.parent for path in playbooks.folder.rglob("*.json")] == [playbooks.inputs / "records"]
+    assert [each["fingerprint"] for each in run.one("info")["numbers"]] == [key.fingerprint]
 
 
 def test_options_that_are_refused_before_anything_is_sent(
@@ -335,6 +358,14 @@ def test_records_that_cannot_be_read_or_written(playbooks: Playbooks, simulator:
     assert_execution_mode(run, execution_mode)
     assert_messages(run, {"no folder": ("cache_path", str(in_its_place), "known_fingerprint")})
     assert simulator.count() == 1  # nothing that could not be put on record was sent
+    # Check mode tells as much.
+    tasks = [task("no folder", phone_number=refused, cache_path=str(in_its_place))]
+    tasks.append(task("no list", phone_number=None, phone_numbers=[number, refused], cache_path=str(in_its_place / "below")))
+    predicted, done = playbooks.run_tasks(tasks, "--check"), playbooks.run_tasks(tasks)
+    for name in ("no folder", "no list"):
+        assert predicted.one(name)["failed"] and not predicted.one(name)["changed"]
+        assert predicted.one(name)["msg"] == done.one(name)["msg"]
+    assert "cache_path" in predicted.one("no list")["msg"] and simulator.count() == 1
     assert in_its_place.read_text() == "not a folder\n"
 
     [record] = cache.glob("*.json")

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.playbook_runs import EXECUTION_MODES, SID, WORKER, KeyPair, Playbooks, Run, assert_execution_mode, new_number
+from support.keys import KeyPair
+from support.playbook_runs import EXECUTION_MODES, SID, WORKER, Playbooks, Run, assert_execution_mode, new_number
 from support.simulator.client import Simulator, waba_numbers
 
 TOKEN = "EAAfunctional-tests-0f9d1c"

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.playbook_runs import API_KEY, SID, WA_500, KeyPair, Playbooks, assert_nowhere, new_number, secret_lines
+from support.keys import KeyPair, secret_lines
+from support.playbook_runs import API_KEY, SID, WA_500, Playbooks, assert_nowhere, new_number
 from support.simulator.client import Simulator
 
 ROLE = "kaleyra.whatsapp.flows_encryption"

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.playbook_runs import API_KEY, SID, WA_400, KeyPair, Playbooks, Run, fingerprint_of, new_number, openssl
+from support.keys import KeyPair, fingerprint_of, openssl
+from support.playbook_runs import API_KEY, SID, WA_400, Playbooks, Run, new_number
 from support.simulator.client import Simulator
 
 ROLE = "kaleyra.whatsapp.flows_encryption"
@@ -172,7 +173,7 @@ def test_one_key_where_all_hosts_are_at_work_at_once(playbooks: Playbooks, simul
     inventory = fleet(simulator, {number: {} for number in numbers}, private_key_path=str(private))
     run = playbooks.run(play(strategy="ansible.builtin.free"), inventory, "--forks", "8")
     assert run.rc == 0, run.output
-    assert keys_made(run) >= 1  # of which the first one linked is the key of all
+    assert keys_made(run) == run.modules.count("openssl_privatekey") == 1
     fingerprint = fingerprint_of(public_of(private))
     assert fingerprint_of(private.with_name("private.pub.pem").read_text()) == fingerprint
     assert simulator.registered() == {SID: dict.fromkeys(numbers, fingerprint)}

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from support.endpoint.client import Endpoint
 from support.endpoint.misbehaving import MisbehavingEndpoint, Reply
-from support.playbook_runs import API_KEY, SID, WA_400, KeyPair, Playbooks, Run, assert_nowhere, new_number
+from support.keys import KeyPair
+from support.playbook_runs import API_KEY, SID, WA_400, Playbooks, Run, assert_nowhere, new_number
 from support.simulator.client import Simulator
 
 ROLE = "kaleyra.whatsapp.flows_encryption"

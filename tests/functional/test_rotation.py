@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from support.endpoint.client import Phone
-from support.playbook_runs import WA_400, Playbooks, fingerprint_of, openssl
+from support.keys import fingerprint_of, openssl
+from support.playbook_runs import WA_400, Playbooks
 from support.rotation import AFTER, DAY, World
 from support.simulator.client import Simulator
 

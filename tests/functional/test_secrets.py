@@ -9,20 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.playbook_runs import (
-    API_KEY,
-    AS_A_MODULE,
-    SID,
-    WORKER,
-    KeyPair,
-    Playbooks,
-    Run,
-    assert_nowhere,
-    new_number,
-    openssl,
-    secret_lines,
-    spellings,
-)
+from support.keys import KeyPair, openssl, secret_lines
+from support.playbook_runs import API_KEY, AS_A_MODULE, SID, WORKER, Playbooks, Run, assert_nowhere, new_number, spellings
 from support.simulator.client import Simulator
 
 CALLBACKS = ("ansible.builtin.default", pytest.param("ansible.posix.json", marks=pytest.mark.slow))

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from support.playbook_runs import AS_A_MODULE, FOLDER, KeyPair, Playbooks
+from support.keys import KeyPair
+from support.playbook_runs import AS_A_MODULE, FOLDER, Playbooks
 
 # More than a busy machine needs to start a worker or a module. What is tested is that nothing waits without end.
 START_UP = 30.0

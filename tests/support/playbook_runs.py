@@ -24,11 +24,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
 
-from support.keys import KeyPair as KeyPair
-from support.keys import fingerprint_of as fingerprint_of
-from support.keys import openssl as openssl
-from support.keys import secret_lines as secret_lines
-
 FOLDER = Path(__file__).resolve().parent
 CHECKOUT = FOLDER.parents[1]
 COLLECTIONS = os.environ.get("ANSIBLE_COLLECTIONS_PATH") or str(CHECKOUT / ".cache/collections")

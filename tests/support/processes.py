@@ -21,7 +21,7 @@ from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _http
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._libraries import load_cryptography, load_requests
 from ansible_collections.kaleyra.whatsapp.plugins.modules.kaleyra_flows_encryption import SPEC
 
-from support.playbook_runs import KeyPair
+from support.keys import KeyPair
 
 SID = "HXAP16FIRE00097IN"
 API_KEY = "Under-Fire-Api-Key-77c1"

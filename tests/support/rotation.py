@@ -14,7 +14,8 @@ from typing import Any
 from ansible_collections.kaleyra.whatsapp.plugins.modules.kaleyra_flows_encryption import SPEC
 
 from support.endpoint.client import Endpoint
-from support.playbook_runs import API_KEY, CHECKOUT, SID, Playbooks, Run, fingerprint_of, new_number, openssl
+from support.keys import fingerprint_of, openssl
+from support.playbook_runs import API_KEY, CHECKOUT, SID, Playbooks, Run, new_number
 from support.simulator.client import Simulator
 
 ROTATE = "kaleyra.whatsapp.rotate_flows_key"

@@ -146,7 +146,7 @@
   // On paper nobody can ask for more, or look up when that was and what was left out.
   addEventListener("beforeprint", () => {
     show(matching.length - shown);
-    const filters = [text.value.trim() && `“${text.value.trim()}”`, ...[status, key].map((control) => control.value && control.selectedOptions[0].text)];
+    const filters = [text.value.trim() && `"${text.value.trim()}"`, ...[status, key].map((control) => control.value && control.selectedOptions[0].text)];
     const chosen = filters.filter(Boolean).join(", ");
     $("printed").textContent = `Printed ${readable(new Date().toISOString().replace(/\.\d+/, ""))}.${chosen ? ` Numbers filtered by: ${chosen}.` : ""}`;
   });

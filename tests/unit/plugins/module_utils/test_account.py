@@ -119,7 +119,6 @@ def test_http_is_refused_beyond_loopback(url: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        pytest.param("", id="empty"),
         pytest.param("api.in.kaleyra.io", id="no-scheme"),
         pytest.param("//api.in.kaleyra.io", id="relative"),
         pytest.param("https://", id="no-host"),
@@ -191,7 +190,6 @@ def test_every_text_gives_a_url_of_that_host_or_invalid_input(url: str) -> None:
 @pytest.mark.parametrize(
     "sid",
     [
-        pytest.param("", id="empty"),
         pytest.param(" ", id="blank"),
         pytest.param("HXAP16/whatsapp", id="slash"),
         pytest.param("..", id="parent"),
@@ -217,7 +215,6 @@ def test_a_sid_that_would_change_the_url_is_refused(sid: str) -> None:
 @pytest.mark.parametrize(
     "api_key",
     [
-        pytest.param("", id="empty"),
         pytest.param("SECRET-key\r\nX-Evil: 1", id="header-injection"),
         pytest.param("SECRET-key\n", id="newline-at-the-end"),
         pytest.param("SECRET-key\r", id="carriage-return"),

@@ -3,9 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import heapq
+import math
+import random
+from collections.abc import Callable
+
 import pytest
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _rate_limit
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._rate_limit import Cancelled, RateLimiter
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._rate_limit import Alone, Cancelled, RateLimiter
 
 
 class Clock:
@@ -89,19 +94,7 @@ def test_a_short_pause_does_not_give_a_turn_twice(clock: Clock, monkeypatch: pyt
 
     monkeypatch.setattr(clock, "sleep", throttled_meanwhile)
     second, third = _starts(rate_limiter, clock, 2)
-    assert second == 1 and third - second >= 1
-
-
-def test_it_goes_on_at_the_rate_that_got_through(clock: Clock) -> None:
-    rate_limiter = RateLimiter()
-    # Five of eight within next to no time, and then a second of silence: five a second.
-    _starts(rate_limiter, clock, 8)
-    for dummy in range(5):
-        rate_limiter.succeeded()
-    for dummy in range(3):
-        rate_limiter.throttled(1)
-    starts = _starts(rate_limiter, clock, 4)
-    assert starts == pytest.approx([1, 1.2, 1.4, 1.6])
+    assert second >= 1 and third - second >= 1
 
 
 def test_news_from_requests_that_were_under_way_count_once(clock: Clock) -> None:
@@ -128,35 +121,6 @@ def test_throttled_again_it_gets_slower_even_if_no_pause_is_asked_for(clock: Clo
     assert all(later > sooner for sooner, later in zip(gaps, gaps[1:]))
 
 
-@pytest.mark.parametrize("seconds", [0, 1, 20])
-def test_it_does_not_get_slower_for_ever(seconds: float, clock: Clock) -> None:
-    rate_limiter = RateLimiter()
-    for dummy in range(100):
-        rate_limiter.wait()
-        rate_limiter.throttled(seconds)
-    first, second = _starts(rate_limiter, clock, 2)
-    assert first == seconds and second - first <= max(seconds, 1)
-
-
-@pytest.mark.parametrize("rate", [None, 50.0])
-def test_it_recovers_with_success_and_not_beyond_its_rate(rate: float | None, clock: Clock) -> None:
-    rate_limiter = RateLimiter(rate)
-    _starts(rate_limiter, clock, 1)
-    rate_limiter.throttled(1)
-    rate_limiter.wait()
-    gaps = []
-    for dummy in range(1000):
-        before = clock.now
-        rate_limiter.wait()
-        gaps.append(clock.now - before)
-        rate_limiter.succeeded()
-    assert gaps[0] == pytest.approx(1)
-    # Step by step, with the rounding of a clock that has come far.
-    assert all(later <= sooner + 1e-9 for sooner, later in zip(gaps, gaps[1:]))
-    assert gaps[100] < gaps[0] / 2
-    assert gaps[-1] == pytest.approx(1 / rate if rate else 0)
-
-
 def test_once_stopped_nobody_starts(clock: Clock) -> None:
     rate_limiter = RateLimiter(1)
     rate_limiter.wait()
@@ -164,3 +128,112 @@ def test_once_stopped_nobody_starts(clock: Clock) -> None:
     for seconds in (0, 5):
         with pytest.raises(Cancelled):
             rate_limiter.wait(seconds)
+
+
+class Bucket:
+    """Lets so many requests a second through, and so many at once after a pause."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self.rate, self.burst = rate, burst
+        self.left, self.last = float(burst), 0.0
+
+    def seconds_until_accepted(self, now: float) -> float:
+        """Return 0 for a request that is accepted."""
+        self.left = min(self.burst, self.left + (now - self.last) * self.rate)
+        self.last = now
+        if self.left < 1:
+            return (1 - self.left) / self.rate
+        self.left -= 1
+        return 0.0
+
+
+class Window:
+    """Lets so many requests through in each period."""
+
+    def __init__(self, count: int, seconds: float) -> None:
+        self.count, self.seconds, self.rate = count, seconds, count / seconds
+        self.period, self.accepted = -1, 0
+
+    def seconds_until_accepted(self, now: float) -> float:
+        period = int(now / self.seconds)
+        if period != self.period:
+            self.period, self.accepted = period, 0
+        if self.accepted >= self.count:
+            return (period + 1) * self.seconds - now
+        self.accepted += 1
+        return 0.0
+
+
+def _run_list(account: Bucket | Window, clock: Clock, *, tells_seconds: bool, numbers: int = 400, concurrency: int = 8) -> tuple[float, float]:
+    """Register a list of numbers as the pool does, and return the parts of the account's rate used and of the requests refused."""
+    rate_limiter, jitter = RateLimiter(), random.Random(1)
+    began, waiting, done, refused = clock.now, numbers, 0, 0
+    paused: list[float] = []  # until when each
+    under_way: list[tuple[float, float]] = []  # end and start of each
+    while done < numbers:
+        while len(under_way) < concurrency and (waiting or (paused and paused[0] <= clock.now)) and rate_limiter.take_turn() <= 0:
+            if paused and paused[0] <= clock.now:
+                heapq.heappop(paused)
+            else:
+                waiting -= 1
+            heapq.heappush(under_way, (clock.now + 0.02 * jitter.uniform(0.85, 1.15), clock.now))
+        clock.now = min(clock.now + 0.001, under_way[0][0]) if under_way else clock.now + 0.001
+        while under_way and under_way[0][0] <= clock.now:
+            started = heapq.heappop(under_way)[1]
+            left = account.seconds_until_accepted(clock.now)
+            if not left:
+                done += 1
+                rate_limiter.succeeded()
+                continue
+            refused += 1
+            asked = float(math.ceil(left)) if tells_seconds else 0.0
+            rate_limiter.throttled(asked, started)
+            heapq.heappush(paused, clock.now + (asked or jitter.uniform(0.5, 1)))
+    return numbers / (clock.now - began) / account.rate, refused / (numbers + refused)
+
+
+# What is used of the rate where less than 70 % is reached: a second's pause for each refusal costs an account without a burst more.
+_ACCOUNTS: dict[str, tuple[Callable[[], Bucket | Window], float, float]] = {
+    "bucket-28-1": (lambda: Bucket(28, 1), 0.7, 0.6),
+    "bucket-28-5": (lambda: Bucket(28, 5), 0.7, 0.65),
+    "bucket-28-28": (lambda: Bucket(28, 28), 0.7, 0.7),
+    "bucket-10-1": (lambda: Bucket(10, 1), 0.7, 0.7),
+    "window-28-1": (lambda: Window(28, 1), 0.7, 0.7),
+    "window-100-10": (lambda: Window(100, 10), 0.7, 0.7),
+}
+
+
+@pytest.mark.parametrize("tells_seconds", [False, True], ids=["no-retry-after-or-0", "retry-after-seconds"])
+@pytest.mark.parametrize("name", _ACCOUNTS)
+def test_the_rate_of_an_account_is_found(name: str, tells_seconds: bool, clock: Clock) -> None:
+    make, least, least_with_seconds = _ACCOUNTS[name]
+    used, refused = _run_list(make(), clock, tells_seconds=tells_seconds)
+    assert used >= (least_with_seconds if tells_seconds else least)
+    assert refused <= 0.1
+
+
+def test_a_pause_of_one_number_holds_up_nobody(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    rate_limiter = RateLimiter(100)
+    sleep, starts = clock.sleep, []
+
+    def another_meanwhile(seconds: float) -> None:
+        monkeypatch.setattr(clock, "sleep", sleep)
+        starts.extend(_starts(rate_limiter, clock, 3))
+
+    monkeypatch.setattr(clock, "sleep", another_meanwhile)
+    rate_limiter.wait(60)
+    assert starts == [0, 0.01, 0.02]
+
+
+def test_nobody_starts_once_the_parent_has_ended(clock: Clock) -> None:
+    class Parent:
+        def has_ended(self) -> bool:
+            return clock.now > 105
+
+    for limiter in (RateLimiter(), Alone()):
+        clock.now = 100.0
+        limiter.parent = Parent()  # type: ignore[assignment]
+        limiter.wait()
+        with pytest.raises(Cancelled):
+            limiter.wait(60)
+        assert clock.now < 106

@@ -230,10 +230,10 @@ def test_known_fingerprint_is_forgiven_its_spelling(params: Params, fingerprint:
         pytest.param({"api_url": "URL"}, {"KALEYRA_POD": "in"}, None, id="url-given-against-a-pod-in-the-environment"),
         pytest.param({"api_url": "URL"}, {"KALEYRA_API_URL": "https://evil.example"}, None, id="url-given-against-another"),
         pytest.param({"api_url": ""}, {"KALEYRA_API_URL": "URL", "KALEYRA_POD": ""}, None, id="empty-is-not-given"),
-        pytest.param({}, {}, "one of them", id="none"),
-        pytest.param({}, {"KALEYRA_POD": "", "KALEYRA_API_URL": ""}, "one of them", id="none-but-empty"),
-        pytest.param({}, {"KALEYRA_POD": "in", "KALEYRA_API_URL": "URL"}, "not both", id="both-in-the-environment"),
-        pytest.param({"pod": "in", "api_url": "URL"}, {}, "not both", id="both-given"),
+        pytest.param({}, {}, "exactly one of", id="none"),
+        pytest.param({}, {"KALEYRA_POD": "", "KALEYRA_API_URL": ""}, "exactly one of", id="none-but-empty"),
+        pytest.param({}, {"KALEYRA_POD": "in", "KALEYRA_API_URL": "URL"}, "exactly one of", id="both-in-the-environment"),
+        pytest.param({"pod": "in", "api_url": "URL"}, {}, "exactly one of", id="both-given"),
         pytest.param({}, {"KALEYRA_POD": "moon"}, "is not one of in, sg, eu, na", id="unknown-pod-in-the-environment"),
         pytest.param({}, {"KALEYRA_API_URL": "http://evil.example"}, "in clear", id="http-in-the-environment"),
     ],
@@ -595,7 +595,7 @@ def test_libraries_are_imported_only_where_they_are_needed(params: Params, run: 
     def reason_and_libraries(mode: str, **given: Any) -> list[str]:
         return run(_PREPARED + _WHICH_LIBRARIES, json.dumps(params(**given)), mode).split()
 
-    assert reason_and_libraries("check") == ["absent", "cryptography"]
+    assert reason_and_libraries("check") == ["absent", "requests", "cryptography"]
     assert reason_and_libraries("real") == ["absent", "requests", "cryptography"]
     assert reason_and_libraries("check") == ["up_to_date"]
     assert reason_and_libraries("real") == ["up_to_date"]
