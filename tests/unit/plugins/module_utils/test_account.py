@@ -119,6 +119,7 @@ def test_http_is_refused_beyond_loopback(url: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
+        pytest.param("", id="empty"),
         pytest.param("api.in.kaleyra.io", id="no-scheme"),
         pytest.param("//api.in.kaleyra.io", id="relative"),
         pytest.param("https://", id="no-host"),
