@@ -300,7 +300,9 @@ def known_numbers(
 
 
 def pair_leader(plan: t.Mapping[str, t.Any], hosts: t.Iterable[str], host: str) -> str:
-    """Return the first host, in the plan's order, that shares a host's key pair; the host itself where each plans by itself; empty where it cannot go on.
+    """Return the first host, in the plan's order, that shares a host's key pair.
+
+    Where each host plans by itself, that is the host; it is empty for a host that cannot go on.
 
     :param plan: of the role
     :param hosts: that are still at work
