@@ -21,6 +21,11 @@ def rotation_numbers(
     return [dataclasses.asdict(number) for number in known_numbers(plan, play_hosts, registrations, pair, normalise_phone_number)]
 
 
+def phone_number_ids(hostvars: t.Mapping[str, t.Any], hosts: t.Sequence[str]) -> dict[str, t.Any]:
+    """Meta's ID of each number whose host has one, by the inventory plugin waba_numbers."""
+    return {host: hostvars[host]["waba_phone_number_id"] for host in hosts if hostvars[host].get("waba_phone_number_id")}
+
+
 class FilterModule:
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         return {
@@ -28,4 +33,5 @@ class FilterModule:
             "flows_endpoint_stops": endpoint_stops,
             "flows_rotation_numbers": rotation_numbers,
             "flows_rotation_records": known_records,
+            "flows_phone_number_ids": phone_number_ids,
         }

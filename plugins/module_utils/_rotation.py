@@ -332,13 +332,14 @@ def endpoint_stops(pings: t.Mapping[str, t.Any]) -> dict[str, str]:
     return stops
 
 
-def known_records(infos: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
-    """Return the number and the possible keys of each record.
+def known_records(infos: t.Mapping[str, t.Any], held: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
+    """Return the number and the possible keys of each record, and of each number that was read back.
 
     :param infos: result of a loop over the folders of records
+    :param held: result of reading back, or that of a task which was skipped
     """
     return [
         {"phone_number": record["phone_number"], "possible": record["possible_fingerprints"]}
-        for result in infos.get("results") or []
-        for record in result["numbers"]
+        for result in [*(infos.get("results") or []), held]
+        for record in result.get("numbers", ())
     ]

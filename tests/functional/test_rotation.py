@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from support.endpoint.client import Phone
-from support.keys import fingerprint_of, openssl
-from support.playbook_runs import WA_400, Playbooks
+from support.keys import KeyPair, fingerprint_of, openssl
+from support.playbook_runs import WA_400, Playbooks, new_number
 from support.rotation import AFTER, DAY, World
 from support.simulator.client import Simulator
 
@@ -220,3 +220,24 @@ def test_no_message_is_lost_while_the_key_is_rotated_under_load(playbooks: Playb
     assert cached.lost == other.lost == []
     assert sent > 20 and cached.fetched == other.fetched == 1
     print(f"{cached.sent + other.sent} messages, none lost")
+
+
+@pytest.mark.slow
+def test_a_key_that_a_number_is_seen_to_carry_is_kept(world: World) -> None:
+    """Its record names a third key, so that nothing but reading back tells."""
+    old, third, elsewhere = world.fingerprint(world.current), KeyPair.make("RSA", "rsa_keygen_bits:2048"), new_number()
+    world.simulator.configure(kaleyra_get="data")
+    world.register_one(elsewhere, third.public)
+    world.simulator.hold({elsewhere: openssl("pkey", "-in", world.current, "-pubout")})
+    told: dict[str, Any] = {"flows_encryption_read_back": "kaleyra", "flows_encryption_keep_previous": "0s"}
+
+    run = world.rotate(**told)
+    assert run.rc == 0 and elsewhere in run.text, run.output
+    assert old in {world.fingerprint(path) for path in (world.current, world.previous) if path.exists()}
+    new = world.carried()[0]
+    assert new != old and world.carried() == [new, new]
+
+    world.simulator.hold({elsewhere: third.public})
+    run = world.rotate(**told)
+    assert run.rc == 0 and world.files() == {"private.pem", "private.pub.pem"}, run.output
+    assert world.fingerprint(world.current) == new

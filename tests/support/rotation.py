@@ -65,10 +65,13 @@ class World:
         public = self.keys / "private.pub.pem"
         public.write_text(openssl("pkey", "-in", self.current, "-passin", f"pass:{self.passphrase}", "-pubout"))
         for number in self.numbers:
-            params = {name: option.get("default") for name, option in SPEC.argument_spec.items()}
-            params.update(api_url=self.simulator.url, sid=SID, api_key=API_KEY, phone_number=number)
-            params.update(business_public_key_path=str(public), cache_path=str(self.folder / "records"))
-            assert SPEC.run(params, check_mode=False, diff_mode=False)["changed"]
+            self.register_one(number, public.read_text())
+
+    def register_one(self, number: str, public_key: str) -> None:
+        params = {name: option.get("default") for name, option in SPEC.argument_spec.items()}
+        params.update(api_url=self.simulator.url, sid=SID, api_key=API_KEY, phone_number=number)
+        params.update(business_public_key=public_key, cache_path=str(self.folder / "records"))
+        assert SPEC.run(params, check_mode=False, diff_mode=False)["changed"]
 
     def rotate(self, *args: str, kill_after: tuple[str, int] | None = None, **variables: Any) -> Run:
         return self.playbooks.run(ROTATE, self.inventory(**variables), *args, kill_after=kill_after)
