@@ -313,6 +313,7 @@ def pair_leader(plan: t.Mapping[str, t.Any], hosts: t.Iterable[str], host: str) 
     if not plan["shared"]:
         return host
     at_work = set(hosts)
+    other: str
     for other, entry in plan["hosts"].items():
         if other in at_work and not entry["stop"] and entry["pair"] == own["pair"]:
             return other

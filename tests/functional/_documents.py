@@ -196,7 +196,8 @@ class Reader:
         if unused:
             # With a key pair of its own, as the variables may say how one is made.
             path = str(self.folder / "etc/flows/another.pem")
-            own = {"flows_encryption_private_key_path": path, "flows_encryption_verify_endpoint": "never"}  # the endpoint does not hold it
+            # Which the endpoint does not hold.
+            own: dict[str, Any] = {"flows_encryption_private_key_path": path, "flows_encryption_verify_endpoint": "never"}
             self._run(_REGISTER, "-i", "inventory.yml", **own)
 
     def tasks(self, text: str) -> None:
