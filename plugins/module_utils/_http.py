@@ -314,7 +314,7 @@ def _transport_error(exc: BaseException) -> TransportError:
             TlsFailed
             if isinstance(exc, ssl.SSLError)
             else Timeout
-            if isinstance(exc, TimeoutError) or "Timeout" in type(exc).__name__
+            if isinstance(exc, (TimeoutError, socket.timeout)) or "Timeout" in type(exc).__name__  # two classes before Python 3.10
             else ConnectionFailed
         )
     elif isinstance(exc, (UnicodeError, TypeError, AssertionError)) or type(exc).__name__.startswith("Location"):

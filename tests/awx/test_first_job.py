@@ -47,7 +47,7 @@ class Launcher:
         kinds = self._objects["credential_types"]
         credentials = [self._objects["credentials"][number] for number in template["credentials"]]
         defaults = {question["variable"]: question["default"] for question in template["survey_spec"].get("spec", [])}
-        slices = template["job_slice_count"]
+        slices = template.get("job_slice_count", 1)
         return [
             self._awx.run(
                 template["playbook"],
