@@ -37,5 +37,8 @@ class ActionModule(ActionBase):
             templar=self._templar,
             shared_loader_obj=self._shared_loader_obj,
         )
-        done: dict[str, t.Any] = register.run(task_vars=task_vars)
+        try:
+            done: dict[str, t.Any] = register.run(task_vars=task_vars)
+        finally:
+            register.cleanup()  # Ansible calls that of this action alone, and a temporary folder with the arguments would stay
         return done

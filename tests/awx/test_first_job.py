@@ -37,16 +37,16 @@ class Launcher:
         for group in self._objects["groups"].values():
             groups[group["name"]] = [hosts[host]["name"] for host in group["hosts"]]
             for name in groups[group["name"]]:
-                variables[name].update(json.loads(group["variables"] or "{}"))
+                variables[name].update(json.loads(group.get("variables") or "{}"))
         for host in hosts.values():
-            variables[host["name"]].update(json.loads(host["variables"] or "{}"))
+            variables[host["name"]].update(json.loads(host.get("variables") or "{}"))
         return Inventory(variables, groups, json.loads(self._objects["inventories"][number]["variables"]))
 
     def job(self, template: dict[str, Any], artifacts: dict[str, Any]) -> list[Job]:
         """Run a job template, and return the job, or those of its slices."""
         kinds = self._objects["credential_types"]
-        credentials = [self._objects["credentials"][number] for number in template["credentials"]]
-        defaults = {question["variable"]: question["default"] for question in template["survey_spec"].get("spec", [])}
+        credentials = [self._objects["credentials"][number] for number in template.get("credentials", [])]
+        defaults = {question["variable"]: question["default"] for question in template.get("survey_spec", {}).get("spec", [])}
         slices = template.get("job_slice_count", 1)
         return [
             self._awx.run(
@@ -54,9 +54,9 @@ class Launcher:
                 self._inventory(template["inventory"]),
                 credentials=[Credential(kinds[item["credential_type"]], item["inputs"]) for item in credentials],
                 machine=self._login,
-                extra_vars={**json.loads(template["extra_vars"] or "{}"), **defaults, **artifacts},
-                check=template["job_type"] == "check",
-                diff=template["diff_mode"],
+                extra_vars={**json.loads(template.get("extra_vars") or "{}"), **defaults, **artifacts},
+                check=template.get("job_type") == "check",
+                diff=template.get("diff_mode", False),
                 slice_of=(number, slices),
             )
             for number in range(1, slices + 1)
