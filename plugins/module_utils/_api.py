@@ -15,7 +15,7 @@ from ._account import Account
 from ._errors import OutcomeUnknown, Rejected
 from ._http import Answer, Tls, TransportError, UntrustedCertificate, WrongCertificate, post, prepare, shown
 from ._json import parse_object
-from ._rate_limit import Alone
+from ._rate_limit import RateLimiter
 from ._retry import RETRIED_STATUSES, asked_pause, pause_before_retry
 
 _WHAT_TO_DO = {
@@ -45,7 +45,7 @@ class FlowsEncryptionApi:
     timeout: int = 30
     retries: int = 3
     tls: Tls = Tls()
-    rate_limiter: Alone = Alone()
+    rate_limiter: RateLimiter = dataclasses.field(default_factory=RateLimiter)
 
     def prepare(self) -> None:
         """Load what the first call would: for many that are to be made at once.
@@ -108,7 +108,7 @@ class FlowsEncryptionApi:
         return post(self.account.url(phone_number), headers, _form(pem), timeout=self.timeout, tls=self.tls)
 
     def _read(self, answer: Answer) -> tuple[dict[str, t.Any], bool]:
-        """Return the answer's public facts, and whether it proves success."""
+        """Return the answer's public facts, and whether it confirms success."""
         content = parse_object(answer.body) or {}
         data = content.get("data")
         success = (

@@ -128,7 +128,7 @@ def _apply(
     def apply(job: _Job) -> None:
         known, result = job
         try:
-            told = registration.bring_about(known, result, check_mode=check_mode)
+            told = registration.apply(known, result, check_mode=check_mode)
         except KaleyraError as exc:
             _fail(result, exc)
         else:
@@ -137,7 +137,7 @@ def _apply(
     done = failed = 0
     said = time.monotonic()
 
-    def tick(job: _Job | None) -> None:
+    def on_progress(job: _Job | None) -> None:
         nonlocal done, failed, said
         if job:
             done += 1
@@ -147,7 +147,7 @@ def _apply(
             said = now
             progress(f"{done} of {len(jobs)} numbers done, {failed} failed")
 
-    for_each_in_threads(jobs, apply, threads=concurrency, rate_limiter=rate_limiter, tick=tick)
+    for_each_in_threads(jobs, apply, threads=concurrency, rate_limiter=rate_limiter, on_progress=on_progress)
 
 
 def _fail(result: Result, exc: KaleyraError) -> None:

@@ -17,7 +17,7 @@ import typing as t
 from ._errors import InvalidInput
 from ._libraries import load_cryptography
 
-# The PEM of an RSA-2048 key has 451 characters; the rest is room for blanks.
+# The PEM of an RSA-2048 key has 451 characters; the rest is for blanks.
 MAX_CHARACTERS = 16 * 1024
 
 # No command that could overwrite a private key.

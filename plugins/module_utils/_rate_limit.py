@@ -33,43 +33,17 @@ class Cancelled(BaseException):
     """Nothing is to be sent any more; no error, as nobody waits for the outcome."""
 
 
-class Alone:
-    """For a task with one number, whose pauses are nobody else's: what is asked for is what is waited for."""
-
-    parent: Parent | None = None
-
-    def wait(self, seconds: float = 0.0) -> None:
-        """Return after so many seconds.
-
-        :raises Cancelled: nothing is to be sent any more
-        """
-        until = time.monotonic() + seconds
-        while True:
-            self._require_going_on()
-            left = until - time.monotonic()
-            if left <= 0:
-                return
-            time.sleep(min(left, _LONGEST_SLEEP))
-
-    def _require_going_on(self) -> None:
-        if self.parent and self.parent.has_ended():
-            raise Cancelled
-
-    def succeeded(self) -> None:
-        pass
-
-    def throttled(self, seconds: float) -> None:
-        pass
-
-
-class RateLimiter(Alone):
+class RateLimiter:
     """Holds requests to a rate, and finds the account's, which is not published, from what is refused.
 
     A refusal slows all down to what got through of late; with each success the rate comes nearer to the one that was refused. A
     refusal of a request that had started before the last slow-down tells nothing new.
 
     :param per_second: most requests a second, None for as many as can be
+    :ivar parent: the process that wants the work; once it has ended, nothing starts any more
     """
+
+    parent: Parent | None = None
 
     def __init__(self, per_second: float | None = None) -> None:
         self._least_interval = 1 / per_second if per_second else 0.0
@@ -92,12 +66,15 @@ class RateLimiter(Alone):
 
         :raises Cancelled: it may not start at all
         """
-        super().wait(seconds)
+        earliest = time.monotonic() + seconds
         while True:
-            self._require_going_on()
-            left = self.take_turn()
+            if self._stopped or (self.parent and self.parent.has_ended()):
+                raise Cancelled
+            left = earliest - time.monotonic()
             if left <= 0:
-                return
+                left = self.take_turn()
+                if left <= 0:
+                    return
             time.sleep(min(left, _LONGEST_SLEEP))
 
     def take_turn(self) -> float:
@@ -114,11 +91,6 @@ class RateLimiter(Alone):
             if self._since is None:
                 self._since = now
             return 0.0
-
-    def _require_going_on(self) -> None:
-        if self._stopped:
-            raise Cancelled
-        super()._require_going_on()
 
     def succeeded(self) -> None:
         with self._mutex:

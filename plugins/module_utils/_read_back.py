@@ -16,7 +16,7 @@ from ._graph_api import GraphApi, GraphApiError, check_waba_ids, is_object_id, m
 from ._held_key import HeldKey, read_kaleyra_answer
 from ._http import Tls
 from ._phone_number import normalise_phone_number
-from ._rate_limit import Alone
+from ._rate_limit import RateLimiter
 from ._reader import Reader, ReadingFailed
 
 SOURCES = ("meta", "kaleyra")
@@ -106,7 +106,7 @@ class MetaReadBack:
         return self._api.held_key(places[0][1])
 
 
-def make_read_back(params: t.Mapping[str, t.Any], account: Account | None, rate_limiter: Alone) -> ReadBack | None:
+def make_read_back(params: t.Mapping[str, t.Any], account: Account | None, rate_limiter: RateLimiter) -> ReadBack | None:
     """Return the source that the options name, None for none.
 
     :param params: the module's options, None for what was not given

@@ -10,7 +10,7 @@ import dataclasses
 import typing as t
 
 from ._http import Answer, Tls, TransportError, get
-from ._rate_limit import Alone
+from ._rate_limit import RateLimiter
 from ._retry import RETRIED_STATUSES, asked_pause, pause_before_retry
 
 
@@ -37,7 +37,7 @@ class Reader:
     timeout: int = 30
     retries: int = 3
     tls: Tls = Tls()
-    rate_limiter: Alone = Alone()
+    rate_limiter: RateLimiter = dataclasses.field(default_factory=RateLimiter)
 
     def get(self, url: str, headers: dict[str, str], *, is_throttled: t.Callable[[Answer], bool] = lambda answer: False) -> tuple[Answer, int]:
         """Return the last answer, and how many requests were sent.

@@ -18,7 +18,7 @@ from ._http import MAX_TIMEOUT, Tls
 from ._parent import Parent
 from ._phone_number import missing_plus_warnings, normalise_phone_number
 from ._public_key import normalise_fingerprint, public_key_of
-from ._rate_limit import Alone
+from ._rate_limit import RateLimiter
 from ._read_back import make_read_back
 from ._read_back_plan import plan_from_held
 from ._record import InvalidRecord, KnownKey, RecordFile
@@ -59,13 +59,13 @@ def make_plan(known: KnownKey | RecordFile, fingerprint: str, *, force: bool, ca
 
 
 class Registration:
-    """What a task wants of each of its numbers, and bringing it about for one of them.
+    """What a task wants of each of its numbers, and how one of them gets it.
 
     :param params: the module's options, None for what was not given
     :raises InvalidInput: for what no number could be registered with
     """
 
-    def __init__(self, params: t.Mapping[str, t.Any], rate_limiter: Alone = Alone()) -> None:
+    def __init__(self, params: t.Mapping[str, t.Any], rate_limiter: RateLimiter) -> None:
         require_range("timeout", params["timeout"], 1, MAX_TIMEOUT)
         require_range("retries", params["retries"], 0, 1000)
         require_range("cache_valid_time", params["cache_valid_time"], 0)
@@ -123,7 +123,7 @@ class Registration:
         }
         return {**result, "held_fingerprint": None, "held_status": None, "verified": None} if self.read_back else result
 
-    def bring_about(self, known: KnownKey | RecordFile, result: dict[str, t.Any], *, check_mode: bool) -> list[str]:
+    def apply(self, known: KnownKey | RecordFile, result: dict[str, t.Any], *, check_mode: bool) -> list[str]:
         """Register the number that this is the result of where need be, add to it what came of it, and return warnings.
 
         :raises KaleyraError: with further facts in ``details``
@@ -139,13 +139,13 @@ class Registration:
             return [plan.warning] if plan.warning else []
         try:
             with known.exclusive(timeout=self.api.longest()):
-                return self._apply(known, result, plan, held)
+                return self._apply_exclusively(known, result, plan, held)
         except RecordError as exc:
             if result["changed"]:
                 raise
             return [f"The number carries the key, but the record could not be corrected. {exc}"]
 
-    def _apply(self, known: KnownKey | RecordFile, result: dict[str, t.Any], planned: Plan, held: HeldKey | None) -> list[str]:
+    def _apply_exclusively(self, known: KnownKey | RecordFile, result: dict[str, t.Any], planned: Plan, held: HeldKey | None) -> list[str]:
         plan = self.plan(known, held)
         if held and plan != planned:  # what another process has done meanwhile counts
             self._rate_limiter.wait()
@@ -232,16 +232,16 @@ def register(params: t.Mapping[str, t.Any], *, check_mode: bool, parent: Parent 
     :param params: the module's options, None for what was not given
     :raises KaleyraError: with the result's facts in ``details``
     """
-    alone = Alone()
-    alone.parent = parent
-    registration = Registration(params, alone)
+    rate_limiter = RateLimiter()
+    rate_limiter.parent = parent
+    registration = Registration(params, rate_limiter)
     phone_number = normalise_phone_number(params["phone_number"])
     warnings = missing_plus_warnings([params["phone_number"]])
     result = registration.initial_result(phone_number)
     try:
         if registration.read_back:
             result["attempts"] = registration.read_back.prepare([phone_number])
-        warnings += registration.bring_about(registration.known(phone_number), result, check_mode=check_mode)
+        warnings += registration.apply(registration.known(phone_number), result, check_mode=check_mode)
     except KaleyraError as exc:
         exc.details = {**result, "changed": False, "warnings": warnings, **exc.details}
         raise

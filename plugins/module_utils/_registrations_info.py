@@ -106,7 +106,7 @@ def _read_held(source: ReadBack, phone_numbers: t.Iterable[str], concurrency: in
 
     if numbers:
         source.prepare(numbers)
-        for_each_in_threads(numbers, read, threads=concurrency, rate_limiter=rate_limiter, tick=lambda number: None)
+        for_each_in_threads(numbers, read, threads=concurrency, rate_limiter=rate_limiter, on_progress=lambda number: None)
     return held
 
 

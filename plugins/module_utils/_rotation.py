@@ -300,7 +300,9 @@ def known_numbers(
 
 
 def pair_leader(plan: t.Mapping[str, t.Any], hosts: t.Iterable[str], host: str) -> str:
-    """Return the first of the hosts that share a host's key pair; the host itself where each plans by itself; empty where it cannot go on.
+    """Return the first host, in the plan's order, that shares a host's key pair.
+
+    Where each host plans by itself, that is the host; it is empty for a host that cannot go on.
 
     :param plan: of the role
     :param hosts: that are still at work
@@ -310,9 +312,10 @@ def pair_leader(plan: t.Mapping[str, t.Any], hosts: t.Iterable[str], host: str) 
         return ""
     if not plan["shared"]:
         return host
-    for other in hosts:
-        entry = plan["hosts"].get(other)
-        if entry and not entry["stop"] and entry["pair"] == own["pair"]:
+    at_work = set(hosts)
+    other: str
+    for other, entry in plan["hosts"].items():
+        if other in at_work and not entry["stop"] and entry["pair"] == own["pair"]:
             return other
     return ""
 

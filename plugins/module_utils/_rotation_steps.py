@@ -27,6 +27,7 @@ from ._rotation import (
 )
 
 STEPS = ("plan", "stage", "promote", "clean_up", "retire")
+ROTATE_AFTER, KEEP_PREVIOUS = "1d", "7d"
 
 
 def run_step(params: t.Mapping[str, t.Any], *, check_mode: bool) -> dict[str, t.Any]:
@@ -46,8 +47,8 @@ class _Step:
         self._check_mode = check_mode
         self._files = KeyFiles(params["private_key_path"], params["public_key_path"] or None, params["private_key_passphrase"] or None)
         self._policy = Policy(
-            parse_duration("rotate_after", params["rotate_after"]),
-            parse_duration("keep_previous", params["keep_previous"]),
+            parse_duration("rotate_after", params["rotate_after"] or ROTATE_AFTER),
+            parse_duration("keep_previous", params["keep_previous"] or KEEP_PREVIOUS),
             bool(params["retire_previous"]),
         )
 

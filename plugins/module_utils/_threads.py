@@ -18,7 +18,7 @@ R = t.TypeVar("R")
 
 
 def for_each_in_threads(
-    items: t.Iterable[T], work: t.Callable[[T], None], *, threads: int, rate_limiter: RateLimiter, tick: t.Callable[[T | None], None]
+    items: t.Iterable[T], work: t.Callable[[T], None], *, threads: int, rate_limiter: RateLimiter, on_progress: t.Callable[[T | None], None]
 ) -> None:
     """Do the work for each item, in so many threads at most; return when all is done.
 
@@ -26,7 +26,7 @@ def for_each_in_threads(
     lets no further item start.
 
     :param rate_limiter: says when the next item may start
-    :param tick: called for each item that is done, and with None each second or so
+    :param on_progress: called for each item that is done, and with None each second or so
     :raises BaseException: what the work for an item raised
     """
     todo = collections.deque(items)
@@ -58,12 +58,12 @@ def for_each_in_threads(
             except queue.Empty:
                 if rate_limiter.parent and rate_limiter.parent.has_ended():
                     raise Cancelled from None
-                tick(None)
+                on_progress(None)
                 continue
             if error:
                 raise error
             left -= 1
-            tick(item)
+            on_progress(item)
     finally:
         todo.clear()
         rate_limiter.stop()

@@ -200,7 +200,7 @@ msg:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._module import ModuleSpec
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._rotation_steps import STEPS, run_step
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._rotation_steps import KEEP_PREVIOUS, ROTATE_AFTER, STEPS, run_step
 
 SPEC = ModuleSpec(
     run_step,
@@ -210,8 +210,8 @@ SPEC = ModuleSpec(
         "public_key_path": {"type": "path", "no_log": False},
         "private_key_passphrase": {"type": "str", "no_log": True},
         "plan": {"type": "dict"},
-        "rotate_after": {"type": "str", "default": "1d"},
-        "keep_previous": {"type": "str", "default": "7d"},
+        "rotate_after": {"type": "str", "default": ROTATE_AFTER},
+        "keep_previous": {"type": "str", "default": KEEP_PREVIOUS},
         "retire_previous": {"type": "bool", "default": False},
         "numbers": {
             "type": "list",

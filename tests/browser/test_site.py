@@ -84,7 +84,7 @@ def test_pictures_are_whole_on_a_phone(browser: Browser, site: str) -> None:
     browser.screen(390)
     for page in ("index.html", "failure.html", "rotation.html", "awx.html"):
         browser.visit(site + page)
-        boxes = browser.run("return Array.from(document.querySelectorAll('main img[src$=\".svg\"]'), (image) => [image.width, image.height])")
+        boxes = browser.run("return Array.from(document.querySelectorAll('article img[src$=\".svg\"]'), (image) => [image.width, image.height])")
         assert boxes and all(width <= 390 and height > width for width, height in boxes), page  # the narrow ones, which are higher than wide
 
 

@@ -54,16 +54,16 @@ def watching_processes() -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="shows processes in another way")
-@pytest.mark.parametrize("door", EXECUTION_MODES)
-def test_no_process_shows_the_api_key(tmp_path: Path, api: Simulator, key: KeyPair, door: str) -> None:
+@pytest.mark.parametrize("mode", EXECUTION_MODES)
+def test_no_process_shows_the_api_key(tmp_path: Path, api: Simulator, key: KeyPair, mode: str) -> None:
     number = new_number()
     # Long enough to be seen at work.
     api.faults({number: [{"do": "answer", "status": 400, "body": {}, "delay": 1.5}]})
     playbooks = Playbooks(tmp_path, api.url)
     with watching_processes() as seen:
-        run = playbooks.run_tasks([playbooks.task("slow", door, phone_number=number, business_public_key=key.public)])
+        run = playbooks.run_tasks([playbooks.task("slow", mode, phone_number=number, business_public_key=key.public)])
     assert run.one("slow")["outcome"] == "rejected"
     assert any("ansible-playbook" in text for text in seen.values())
     # The module's process was among them, where there was one.
-    assert any("AnsiballZ_kaleyra_flows_encryption" in text for text in seen.values()) == (door == AS_A_MODULE)
+    assert any("AnsiballZ_kaleyra_flows_encryption" in text for text in seen.values()) == (mode == AS_A_MODULE)
     assert [name for name, text in seen.items() if API_KEY in text] == []

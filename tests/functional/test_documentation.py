@@ -15,7 +15,7 @@ from functional._documents import MODULES, PAGES, Reader, blocks, examples
 from support.playbook_runs import CHECKOUT, Playbooks
 
 # Those that are about numbers which are registered already.
-AFTERWARDS = {"docs/report.md", "kaleyra_flows_encryption_info"}
+AFTERWARDS = {"docs/check.md", "docs/report.md", "kaleyra_flows_encryption_info"}
 
 
 @pytest.fixture

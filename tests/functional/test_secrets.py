@@ -107,7 +107,7 @@ def test_role(playbooks: Playbooks, simulator: Simulator, callback: str) -> None
         good: {},
         refused: {},
         closed: {f"{role}_private_key_path": str(existing), f"{role}_private_key_passphrase": wrong},
-        bad: {f"{role}_pod": "asia"},
+        bad: {f"{role}_retries": "many"},
     }
     simulator.faults({refused: [{"do": "echo", "always": True}]})
     plays = [{"hosts": "all", "gather_facts": False, "roles": ["kaleyra.whatsapp.flows_encryption"]}]

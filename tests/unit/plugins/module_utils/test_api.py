@@ -31,7 +31,7 @@ Fault = dict[str, Any]
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses asked for, which nobody waits for here. They are what is under test, not the sleeping."""
     asked: list[float] = []
-    monkeypatch.setattr(_rate_limit.Alone, "wait", lambda self, seconds=0.0: asked.append(seconds))
+    monkeypatch.setattr(_rate_limit.RateLimiter, "wait", lambda self, seconds=0.0: asked.append(seconds))
     return asked
 
 

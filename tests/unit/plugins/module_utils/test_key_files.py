@@ -479,3 +479,15 @@ def test_without_hard_links(world: World, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(KeyPairError, match="needs a file system with hard links"):
         run.stage()
     world.assert_nothing_lost()
+
+
+@pytest.mark.parametrize("middle", [".next", ""])
+def test_promote_refuses_a_key_that_was_not_registered(world: World, middle: str) -> None:
+    run = Run(world, **BEGIN).advance(7)
+    path = world.folder / f"private{middle}.pem"
+    path.unlink()
+    path.write_bytes(next(world.pems))
+    before = {path.name: path.read_bytes() for path in world.folder.iterdir() if path.suffix == ".pem"}
+    with pytest.raises(KeyPairError, match="not what this run's plan was made from"):
+        run.promote()
+    assert {path.name: path.read_bytes() for path in world.folder.iterdir() if path.suffix == ".pem"} == before

@@ -7,21 +7,22 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._rate_limit import Alone
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._rate_limit import RateLimiter
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._reader import Reader
 from support.simulator.client import Simulator
 
 NUMBER = "+919876543210"
 
 
-class Recording(Alone):
+class Recording(RateLimiter):
     def __init__(self) -> None:
+        super().__init__()
         self.throttled_for: list[float] = []
 
     def wait(self, seconds: float = 0.0) -> None:
         pass
 
-    def throttled(self, seconds: float) -> None:
+    def throttled(self, seconds: float, started: float | None = None) -> None:
         self.throttled_for.append(seconds)
 
 

@@ -34,11 +34,11 @@ def test_each_item_is_worked_on_once_and_told_of_in_the_calling_thread() -> None
     told: list[int | None] = []
     callers = set()
 
-    def tick(item: int | None) -> None:
+    def on_progress(item: int | None) -> None:
         callers.add(threading.get_ident())
         told.append(item)
 
-    for_each_in_threads(range(500), worked.append, threads=8, rate_limiter=RateLimiter(), tick=tick)
+    for_each_in_threads(range(500), worked.append, threads=8, rate_limiter=RateLimiter(), on_progress=on_progress)
     assert sorted(worked) == list(range(500))
     assert sorted(item for item in told if item is not None) == list(range(500))
     assert callers == {threading.get_ident()}
@@ -60,19 +60,19 @@ def test_as_many_are_worked_on_at_once_as_asked_for(items: int, threads: int, at
         with lock:
             now -= 1
 
-    for_each_in_threads(range(items), work, threads=threads, rate_limiter=RateLimiter(), tick=_nothing)
+    for_each_in_threads(range(items), work, threads=threads, rate_limiter=RateLimiter(), on_progress=_nothing)
     assert most == at_once
 
 
 def test_without_items_there_are_no_threads() -> None:
     before = _threads()
-    for_each_in_threads([], pytest.fail, threads=8, rate_limiter=RateLimiter(), tick=_nothing)
+    for_each_in_threads([], pytest.fail, threads=8, rate_limiter=RateLimiter(), on_progress=_nothing)
     assert _threads() == before
 
 
 def test_the_threads_end_with_the_work() -> None:
     before = _threads()
-    for_each_in_threads(range(20), _nothing, threads=8, rate_limiter=RateLimiter(), tick=_nothing)
+    for_each_in_threads(range(20), _nothing, threads=8, rate_limiter=RateLimiter(), on_progress=_nothing)
     _until(lambda: _threads() <= before)
 
 
@@ -90,13 +90,13 @@ def test_an_interruption_lets_nothing_further_start() -> None:
         if item:
             go_on.wait(30)
 
-    def tick(item: int | None) -> None:
+    def on_progress(item: int | None) -> None:
         _until(lambda: len(begun) == 4)  # the first is done, three are under way
         raise _Interrupted
 
     before = _threads()
     with pytest.raises(_Interrupted):
-        for_each_in_threads(range(100), work, threads=3, rate_limiter=RateLimiter(), tick=tick)
+        for_each_in_threads(range(100), work, threads=3, rate_limiter=RateLimiter(), on_progress=on_progress)
     go_on.set()
     _until(lambda: _threads() <= before)
     assert begun == [0, 1, 2, 3]
@@ -111,7 +111,7 @@ def test_who_waits_for_his_turn_when_it_is_interrupted_does_not_start() -> None:
     before = _threads()
     with pytest.raises(_Interrupted):
         # The first starts at once, the others a second later.
-        for_each_in_threads(range(4), begun.append, threads=4, rate_limiter=RateLimiter(1), tick=interrupt)
+        for_each_in_threads(range(4), begun.append, threads=4, rate_limiter=RateLimiter(1), on_progress=interrupt)
     _until(lambda: _threads() <= before)
     assert begun == [0]
 
@@ -132,7 +132,7 @@ def test_who_is_about_to_try_again_when_it_is_interrupted_does_not() -> None:
 
     before = _threads()
     with pytest.raises(_Interrupted):
-        for_each_in_threads([0, 1], work, threads=2, rate_limiter=rate_limiter, tick=interrupt)
+        for_each_in_threads([0, 1], work, threads=2, rate_limiter=rate_limiter, on_progress=interrupt)
     _until(lambda: _threads() <= before)
     assert tried == [1]
 
@@ -142,17 +142,17 @@ def test_an_error_that_nobody_foresaw_is_not_swallowed() -> None:
         raise ZeroDivisionError(item)
 
     with pytest.raises(ZeroDivisionError):
-        for_each_in_threads(range(3), work, threads=2, rate_limiter=RateLimiter(), tick=_nothing)
+        for_each_in_threads(range(3), work, threads=2, rate_limiter=RateLimiter(), on_progress=_nothing)
 
 
 def test_while_nothing_ends_it_is_said_that_time_passes() -> None:
     go_on = threading.Event()
 
-    def tick(item: int | None) -> None:
+    def on_progress(item: int | None) -> None:
         if item is None:
             go_on.set()
 
     def work(item: int) -> None:
         assert go_on.wait(30), "nobody said so"
 
-    for_each_in_threads([1], work, threads=1, rate_limiter=RateLimiter(), tick=tick)
+    for_each_in_threads([1], work, threads=1, rate_limiter=RateLimiter(), on_progress=on_progress)
