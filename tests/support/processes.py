@@ -99,18 +99,15 @@ def in_child(work: Callable[[], Any]) -> Any:
 def options(api_url: str, cache_path: Path | str, phone_number: str | None, public_key: str, **given: Any) -> dict[str, Any]:
     """All options, as both execution modes hand them to the core."""
     made = {
-        **dict.fromkeys(SPEC.argument_spec),
+        **{name: option.get("default") for name, option in SPEC.argument_spec.items()},
         "api_url": api_url,
         "sid": SID,
         "api_key": API_KEY,
         "phone_number": phone_number,
         "business_public_key": public_key,
         "cache_path": str(cache_path),
-        "force": False,
         "timeout": 20,
         "retries": 0,
-        "concurrency": 8,
-        "validate_certs": True,
     }
     assert given.keys() <= made.keys()
     return {**made, **given}
