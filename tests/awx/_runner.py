@@ -256,10 +256,12 @@ class AWX:
             for name, text in (project or {}).items():
                 (directory / "project" / name).write_text(text)
             self._install_collection(directory / "requirements_collections")
+            # AWX names the workflow of a sliced job after the job template.
+            slice_variables = {"awx_job_template_name": "Register", "awx_workflow_job_name": "Register"} if slice_of[1] > 1 else {}
             script = directory / "inventory/hosts"
             script.write_text(inventory.script(*slice_of))
             script.chmod(0o700)
-            (directory / "env/extravars").write_text(unsafe_yaml({**(extra_vars or {}), **self._variables_about(number)}))
+            (directory / "env/extravars").write_text(unsafe_yaml({**(extra_vars or {}), **self._variables_about(number), **slice_variables}))
             arguments = ["-u", machine[0] if machine else "root"]
             arguments += ["--check"] if check else []
             arguments += ["--diff"] if diff else []

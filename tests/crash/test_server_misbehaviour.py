@@ -487,7 +487,8 @@ def test_the_core_stays_small_whatever_comes(name: str, key: KeyPair, tmp_path: 
             simulator.url, tmp_path / "cache", number_of(case), key.public, sid=SID, api_key=API_KEY, timeout=case.timeout, retries=case.retries
         )
         done = subprocess.run(
-            [sys.executable, "-c", _WORK], input=json.dumps(params), capture_output=True, text=True, check=True, timeout=120
+            [sys.executable, "-c", _WORK], input=json.dumps(params), stdout=subprocess.PIPE, text=True, check=True, timeout=120,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
     measured = json.loads(done.stdout)
     assert measured["outcome"] == case.outcome
