@@ -122,9 +122,8 @@ def _account(seen: Variables, environment: Variables) -> dict[str, str]:
 
 def _key(seen: Variables, provided: str) -> dict[str, str]:
     private_path, path = _text(seen, "private_key_path"), _text(seen, "public_key_path")
-    if private_path and path in ("", ".pub.pem"):
+    if private_path and not path:
         path = posixpath.splitext(private_path)[0] + ".pub.pem"
-    path = "" if path == ".pub.pem" else path
     return {"host": _text(seen, "key_host") or "localhost", "path": path, "text": _text(seen, "public_key") or provided}
 
 

@@ -42,6 +42,8 @@ NAMES = (
 _FORMATS = ("pkcs1", "pkcs8", "auto", "auto_ignore")
 _MOMENTS = {"both": ("before", "after"), "before": ("before",), "after": ("after",), "never": ()}
 _SECRET_OPTIONS = ("api_key", "meta_access_token")
+_FROM_ENVIRONMENT = ("sid", "api_key", "meta_access_token", "meta_waba_ids")
+_KEY_RESULTS = ("private_key_files", "private_keys", "public_keys", "creation_failures")
 
 Variables = t.Mapping[str, t.Any]
 
@@ -146,16 +148,19 @@ def make_plan(hosts: t.Mapping[str, Variables | Stop], around: Surroundings) -> 
     """Return what a run has to do.
 
     :param hosts: name -> variables of the role without their prefix, or why they cannot be read
-    :return: ``hosts``, for each its ``pair`` and ``endpoint`` (or null), ``stop`` (empty where nothing stops it) and ``numbers``; ``pairs`` to
-        be ensured on key hosts and ``endpoints`` to be verified, each once; ``keys``, the public keys that are known already;
-        ``secrets`` of pairs and endpoints by their ids; ``records``, the distinct folders of records and their hosts; ``warnings``
+    :return: ``hosts``, for each its ``pair`` and ``endpoint`` (or null), ``stop`` (empty where nothing stops it), ``numbers`` and ``options``
+        (index); ``options``, the distinct ones to register with; ``pairs`` to be ensured on key hosts and ``endpoints`` to be verified, each
+        once; ``keys``, the public keys that are known already; ``secrets`` of pairs and endpoints by their ids; ``records``, the distinct
+        folders of records and their hosts; ``warnings``
     """
-    plan: dict[str, t.Any] = {"hosts": {}, "pairs": [], "endpoints": [], "keys": {}, "secrets": {}, "records": [], "warnings": []}
+    plan: dict[str, t.Any] = {
+        "hosts": {}, "options": [], "pairs": [], "endpoints": [], "keys": {}, "secrets": {}, "records": [], "warnings": []
+    }
     pairs: dict[str, dict[str, t.Any]] = {}
     endpoints: dict[str, dict[str, t.Any]] = {}
     vanishing = False
     for host, variables in hosts.items():
-        entry: dict[str, t.Any] = {"pair": None, "endpoint": None, "moments": [], "stop": "", "numbers": []}
+        entry: dict[str, t.Any] = {"pair": None, "endpoint": None, "moments": [], "stop": "", "numbers": [], "options": None}
         plan["hosts"][host] = entry
         try:
             if isinstance(variables, Stop):
@@ -166,7 +171,10 @@ def make_plan(hosts: t.Mapping[str, Variables | Stop], around: Surroundings) -> 
             if around.registers:
                 _check_account(variables, around)
                 entry["numbers"] = _numbers(variables, host)
-                _check_options(variables, around)
+                options = _options(variables, around)
+                if options not in plan["options"]:
+                    plan["options"].append(options)
+                entry["options"] = plan["options"].index(options)
             entry["pair"] = _add_pair(plan, pairs, host, variables, around)
             if around.registers:
                 _add_endpoint(plan, endpoints, entry, variables, around)
@@ -228,12 +236,17 @@ def api_of(variables: Variables, environment: t.Mapping[str, str]) -> tuple[str,
     return environment.get("KALEYRA_POD", ""), ""
 
 
-def _check_options(variables: Variables, around: Surroundings) -> None:
-    for name, value in variables.items():
-        if name not in NAMES and name not in _SECRET_OPTIONS and not is_blank(value):
-            wrong = around.check_option(name, value)
-            if wrong:
-                raise Stop(f"flows_encryption_{name}: {wrong}")
+def _options(variables: Variables, around: Surroundings) -> dict[str, t.Any]:
+    """Return what a host's numbers are registered with: the module's options, but for numbers and key."""
+    options = {name: value for name, value in variables.items() if name not in (*NAMES, "phone_numbers") and not is_blank(value)}
+    for name, value in options.items():
+        wrong = "" if name in _SECRET_OPTIONS else around.check_option(name, value)
+        if wrong:
+            raise Stop(f"flows_encryption_{name}: {wrong}")
+    for name in _FROM_ENVIRONMENT:
+        options.setdefault(name, around.environment.get(name.upper() if name.startswith("meta_") else f"KALEYRA_{name.upper()}", ""))
+    options["pod"], options["api_url"] = api_of(variables, around.environment)
+    return options
 
 
 def _choice(variables: Variables, name: str, choices: t.Iterable[str], default: str) -> str:
@@ -490,17 +503,42 @@ def what_to_register(
     """Return a host's part of the plan.
 
     :param verification: what came of its endpoint
-    :return: ``numbers``, ``public_key``, ``stop`` (why it cannot go on, or empty), ``pending`` (check mode: the key is to be created first)
+    :return: ``registration``, the module's options; ``stop`` (why it cannot go on, or empty); ``pending`` (check mode: the key is to be
+        created first)
     """
     entry = plan.get("hosts", {}).get(host)
     if entry is None:
-        stop = "This host was not planned for. Run it again, or report it with the playbook."
-        return {"numbers": [], "public_key": "", "stop": stop, "pending": False}
+        return {"registration": {}, "stop": "This host was not planned for. Run it again, or report it with the playbook.", "pending": False}
     key = keys.get(entry["pair"], {"public_key": "", "stop": "The key pair was not looked at.", "pending": False})
     stop = entry["stop"] or key["stop"]
     if not stop and not key["pending"] and "before" in entry["moments"] and not verification.get("active"):
         stop = f"{verification.get('msg') or 'The endpoint was not verified.'} No key was registered in this run."
-    return {"numbers": entry["numbers"], "public_key": key["public_key"], "stop": stop, "pending": key["pending"]}
+    return {"registration": registration(plan, host, key["public_key"]), "stop": stop, "pending": key["pending"]}
+
+
+def registration(plan: t.Mapping[str, t.Any], host: str, public_key: str) -> dict[str, t.Any]:
+    """Return the options of the module that registers a public key (PEM) for a host's numbers."""
+    entry = plan["hosts"][host]
+    options = {} if entry["options"] is None else plan["options"][entry["options"]]
+    return {**options, "phone_numbers": entry["numbers"], "business_public_key": public_key}
+
+
+def part_of(variables: t.Mapping[str, t.Any], host: str, check_mode: bool) -> dict[str, t.Any]:
+    """Return a host's part of the plan that was made for all hosts of the batch, or for it alone.
+
+    :param variables: of the host, with what the role's tasks have registered
+    :return: as :func:`what_to_register`
+    """
+
+    def registered(name: str) -> t.Any:
+        return variables.get(PREFIX + name) or {}
+
+    plan, keys = registered("plan"), registered("keys")
+    if not plan.get("shared"):
+        plan = registered("own_plan")
+        files, infos, publics, failures = map(registered, _KEY_RESULTS)
+        keys = known_keys(plan, files, infos, publics, failures, check_mode)
+    return what_to_register(plan, keys, registered("endpoint_verification"), host)
 
 
 def summarise(

@@ -19,6 +19,7 @@ from ansible_collections.kaleyra.whatsapp.plugins.plugin_utils._role_plan import
     known_keys,
     make_plan,
     pairs_to_create,
+    part_of,
     phone_numbers,
     private_key_mode,
     summarise,
@@ -185,7 +186,39 @@ def test_environment_and_credential_stand_in_for_variables() -> None:
     plan = make_plan({ONE: {}}, around(environment=environment))
     assert not stops(plan) and not plan["pairs"]
     part = what_to_register(plan, known_keys(plan, {}, {}, {}, {}, False), {}, ONE)
-    assert part == {"numbers": [ONE], "public_key": "PEM of /runner/key", "stop": "", "pending": False}
+    assert (part["stop"], part["pending"]) == ("", False)
+    account = {**ACCOUNT, "api_url": "", "meta_access_token": "", "meta_waba_ids": ""}
+    assert part["registration"] == {**account, "phone_numbers": [ONE], "business_public_key": "PEM of /runner/key"}
+
+
+def test_numbers_are_registered_with_the_options_of_their_host() -> None:
+    plan = make_plan({ONE: {**HOST, "timeout": "7", "retries": ""}, TWO: {**HOST, "api_url": "https://other.example.com"}, THREE: HOST}, around())
+    options = {host: what_to_register(plan, {}, {}, host)["registration"] for host in (ONE, TWO, THREE)}
+    assert (options[ONE]["timeout"], options[ONE]["pod"], "retries" in options[ONE]) == ("7", "in", False)
+    assert (options[TWO]["api_url"], options[TWO]["pod"], "timeout" in options[TWO]) == ("https://other.example.com", "", False)
+    assert (options[THREE]["pod"], options[THREE]["phone_numbers"]) == ("in", [THREE])
+    names = {name for of_host in options.values() for name in of_host}
+    assert not names & {"private_key_path", "key_host", "endpoint_url", "app_secret", "private_key_passphrase"}
+
+
+def test_a_part_is_taken_from_the_plan_of_the_batch_or_of_the_host_alone() -> None:
+    shared, alone = make_plan({ONE: HOST, TWO: HOST}, around()), make_plan({ONE: HOST}, around())
+    (pair,) = shared["pairs"]
+    key = {"public_key": "PEM", "stop": "", "pending": False}
+    variables: dict[str, Any] = {
+        "flows_encryption_plan": {**shared, "shared": True},
+        "flows_encryption_keys": {pair["id"]: key},
+        "flows_encryption_own_plan": alone,  # of an earlier play
+        "flows_encryption_private_key_files": looped(shared, state="absent"),
+    }
+    assert part_of(variables, TWO, False) == {
+        "registration": {**shared["options"][0], "phone_numbers": [TWO], "business_public_key": "PEM"}, "stop": "", "pending": False
+    }
+    variables["flows_encryption_plan"] = {"shared": False}
+    assert part_of(variables, ONE, True)["pending"]
+    variables["flows_encryption_creation_failures"] = {pair["id"]: "It cannot be created."}
+    assert part_of(variables, ONE, False)["stop"] == "It cannot be created."
+    assert "was not planned for" in part_of({}, ONE, False)["stop"]
 
 
 def test_a_key_is_not_created_where_it_would_vanish() -> None:
