@@ -518,7 +518,7 @@ except KaleyraError as exc:
 def _all(processes: list[Any]) -> list[dict[str, Any]]:
     answers = []
     for process in processes:
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=300)
         assert process.returncode == 0, stderr
         answers.append(json.loads(stdout))
     return answers
