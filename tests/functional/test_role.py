@@ -301,7 +301,7 @@ def test_an_existing_private_key_is_kept_byte_for_byte(playbooks: Playbooks, sim
         for name, number in numbers.items()
     }
     assert "RSA with 4096 bits" in messages["4096 bits"]
-    assert "of the kind EC" in messages["elliptic curve"]
+    assert "of the type EC" in messages["elliptic curve"]
     assert "passphrase" in messages["wrong passphrase"].lower()
     assert "key" in messages["no key"].lower()
 
