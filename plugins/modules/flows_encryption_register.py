@@ -7,23 +7,24 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: flows_encryption_register
-short_description: Register the numbers of a host of the role flows_encryption
+short_description: Register the numbers of a host for the role flows_encryption
 version_added: 1.0.0
 author:
   - kaleyra.whatsapp contributors (@kaleyra-whatsapp)
 description:
   - Runs M(kaleyra.whatsapp.kaleyra_flows_encryption) for the numbers of the host, with what M(kaleyra.whatsapp.flows_encryption_plan) has
-    planned for it, unless the plan says that the host cannot go on. The role's tasks use it. It is of no use elsewhere.
+    planned for it, or fails if the host cannot continue according to the plan. It is only meant for the tasks of the role
+    P(kaleyra.whatsapp.flows_encryption#role).
 attributes:
   action:
     support: full
     description: Has an action plugin.
   check_mode:
     support: full
-    description: As M(kaleyra.whatsapp.kaleyra_flows_encryption) does.
+    description: The same as M(kaleyra.whatsapp.kaleyra_flows_encryption).
   diff_mode:
     support: full
-    description: As M(kaleyra.whatsapp.kaleyra_flows_encryption) does.
+    description: The same as M(kaleyra.whatsapp.kaleyra_flows_encryption).
 options:
   public_key:
     description:
@@ -31,7 +32,7 @@ options:
       - Where it is empty, the key is yet to be created, in check mode. The task is then changed.
     type: str
   stop:
-    description: With O(public_key), why the host cannot go on. The task fails with this message, and nothing is registered.
+    description: With O(public_key), why the host cannot continue. The task fails with this message, and nothing is registered.
     type: str
 """
 
@@ -43,7 +44,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 numbers:
-  description: As M(kaleyra.whatsapp.kaleyra_flows_encryption) returns it, like everything else.
+  description: The result of each number. All return values are those of M(kaleyra.whatsapp.kaleyra_flows_encryption).
+
   returned: when numbers were tried
   type: list
   elements: dict
