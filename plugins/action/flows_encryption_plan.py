@@ -65,6 +65,7 @@ class ActionModule(ActionBase):
             read_private_key=_read_private_key,
             check_option=_OptionChecks(),
             registers=boolean(self._task.args.get("registers", True)),
+            inventory_is_empty=not own["groups"].get("all"),
         )
         plan = make_plan(requests, surroundings)
         for warning in plan.pop("warnings"):

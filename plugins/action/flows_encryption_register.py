@@ -47,7 +47,7 @@ class ActionModule(ActionBase):
         """What this host has to do, read from the variables as they are: to hand it over as an argument would template all of the plan."""
         given, host = self._task.args, variables["inventory_hostname"]
         if "public_key" not in given:
-            return part_of(variables, host, self._task.check_mode)
+            return part_of(variables, host)
         stop, public_key = str(given.get("stop") or ""), given["public_key"] or ""
         numbers = {} if stop else registration(variables["flows_encryption_plan"], host, public_key)
         return {"registration": numbers, "stop": stop, "pending": not public_key}

@@ -43,7 +43,6 @@ _FORMATS = ("pkcs1", "pkcs8", "auto", "auto_ignore")
 _MOMENTS = {"both": ("before", "after"), "before": ("before",), "after": ("after",), "never": ()}
 _SECRET_OPTIONS = ("api_key", "meta_access_token")
 _FROM_ENVIRONMENT = ("sid", "api_key", "meta_access_token", "meta_waba_ids")
-_KEY_RESULTS = ("private_key_files", "private_keys", "public_keys", "creation_failures")
 
 Variables = t.Mapping[str, t.Any]
 
@@ -62,6 +61,7 @@ class Surroundings:
     :param in_awx: whether this is a job of AWX, whose container vanishes
     :param read_private_key: returns public key (PEM) and fingerprint of a private key file on the controller, given path and passphrase
     :param registers: whether numbers are registered, and endpoints verified, in this run
+    :param inventory_is_empty: whether the inventory has no hosts, so that the run is on the implicit localhost
     :param check_option: returns what is wrong with the value of an option of the module, given its name and value, or an empty string
     """
 
@@ -72,6 +72,7 @@ class Surroundings:
     read_private_key: t.Callable[[str, str], tuple[str, str]]
     check_option: t.Callable[[str, t.Any], str]
     registers: bool = True
+    inventory_is_empty: bool = False
 
 
 def is_blank(value: t.Any) -> bool:
@@ -165,6 +166,8 @@ def make_plan(hosts: t.Mapping[str, Variables | Stop], around: Surroundings) -> 
         try:
             if isinstance(variables, Stop):
                 raise variables
+            if around.inventory_is_empty:
+                _require_without_inventory(variables, host, around)
             records = {"api_host": as_text(variables.get("api_host")) or "localhost", "cache_path": as_text(variables.get("cache_path"))}
             if records not in plan["records"]:
                 plan["records"].append(records)
@@ -195,6 +198,24 @@ def make_plan(hosts: t.Mapping[str, Variables | Stop], around: Surroundings) -> 
             "flows_encryption_cache_path to it and flows_encryption_cache_path_is_persistent to true."
         )
     return plan
+
+
+def _require_without_inventory(variables: Variables, host: str, around: Surroundings) -> None:
+    """Stop where an inventory was probably meant to say what to do."""
+    if around.registers and phone_numbers(variables.get("phone_numbers"), host) == [host]:
+        missing = "so there is no number to register"
+    elif not as_text(variables.get("private_key_path")) and not as_text(variables.get("public_key")) and not _provided_file(around):
+        missing = "and flows_encryption_private_key_path is not set"
+    else:
+        return
+    raise Stop(
+        f"The inventory has no hosts, {missing}. If Ansible warned above that it could not parse the inventory, a common cause is a number without "
+        'quotes as the name of a host in YAML: write "+919876543210":, with the quotes.'
+    )
+
+
+def _provided_file(around: Surroundings) -> str:
+    return around.environment.get("KALEYRA_FLOWS_PRIVATE_KEY_FILE", "")
 
 
 def _numbers(variables: Variables, host: str) -> list[str]:
@@ -265,7 +286,7 @@ def _add_pair(
 ) -> str:
     given = as_text(variables.get("public_key"))
     passphrase = as_text(variables.get("private_key_passphrase")) or around.environment.get("KALEYRA_FLOWS_PRIVATE_KEY_PASSPHRASE", "")
-    file = around.environment.get("KALEYRA_FLOWS_PRIVATE_KEY_FILE", "")
+    file = _provided_file(around)
     if given:
         if "PRIVATE KEY" in given:
             raise Stop("flows_encryption_public_key holds a private key. It was not sent. Give the PEM text of the public key.")
@@ -377,83 +398,78 @@ def _add_endpoint(
     entry["endpoint"], entry["moments"] = identity, list(moments)
 
 
-def pairs_to_create(plan: t.Mapping[str, t.Any], files: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
-    """Return the pairs that have no private key yet.
+def would_vanish(pair: Variables) -> str:
+    """Why a private key is not created in the container of a job."""
+    return (
+        f"There is no private key in {_place(pair)}, and one created there would vanish with this job's container, while the numbers carried "
+        "its public key. Three ways out: set flows_encryption_key_host to a host of the inventory that lasts, such as the Flow "
+        "endpoint's server; have AWX expose a path of its own into the container, create the key there, and set "
+        "flows_encryption_key_path_is_persistent to true; or give the private key by a credential (KALEYRA_FLOWS_PRIVATE_KEY_FILE)."
+    )
 
-    :param files: result of the loop over the plan's pairs with :ansplugin:`ansible.builtin.file#module`
+
+def cannot_create(pair: Variables, why: str) -> str:
+    """Why there is no key pair, for its hosts."""
+    return f"{pair['private_key_path']} cannot be created on {pair['key_host']}: {_short(why)}"
+
+
+def cannot_use(pair: Variables, file: Variables) -> str:
+    """Why what is at the path of the private key is no file that its permissions could be set of.
+
+    :param file: result of :ansplugin:`ansible.builtin.file#module`
     """
-    looked = _by_id(files)
-    return [pair for pair in plan.get("pairs", []) if _is_absent(looked.get(pair["id"], {})) and not pair["vanishes"]]
+    return f"flows_encryption_private_key_path {_place(pair)}: {_short(file.get('msg'))}"
 
 
-def known_keys(
-    plan: t.Mapping[str, t.Any],
-    files: t.Mapping[str, t.Any],
-    infos: t.Mapping[str, t.Any],
-    publics: t.Mapping[str, t.Any],
-    failures: t.Mapping[str, str],
-    check_mode: bool,
-) -> dict[str, dict[str, t.Any]]:
+def cannot_read(pair: Variables, info: Variables) -> str:
+    """Why the private key cannot be read.
+
+    :param info: result of :ansplugin:`community.crypto.openssl_privatekey_info#module`
+    """
+    why = f"The private key {_place(pair)} cannot be read: {_short(info.get('msg'))}"
+    if "passphrase" in why.lower():
+        why += " Check flows_encryption_private_key_passphrase or KALEYRA_FLOWS_PRIVATE_KEY_PASSPHRASE."
+    return why
+
+
+def cannot_write(pair: Variables, public: Variables) -> str:
+    """Why the public key cannot be written.
+
+    :param public: result of :ansplugin:`community.crypto.openssl_publickey#module`
+    """
+    return f"flows_encryption_public_key_path {pair['public_key_path']} on {pair['key_host']}: {_short(public.get('msg'))}"
+
+
+def known_keys(plan: t.Mapping[str, t.Any], done: t.Mapping[str, t.Any]) -> dict[str, dict[str, t.Any]]:
     """Return the public key of each pair, or what stops the hosts that share the pair.
 
-    :param files: results of the loops over the plan's pairs: permissions of the private keys
-    :param infos: what is in them
-    :param publics: the public keys that were written
-    :param failures: id of a pair -> why it could not be created
+    :param done: result of the loop over the plan's pairs with :ansplugin:`kaleyra.whatsapp.flows_encryption_key_pair#module`
     :return: id -> ``public_key``, ``fingerprint``, ``place``, ``stop`` (empty where nothing does), ``pending`` (check mode: to be created)
     """
-    looked, read, written = _by_id(files), _by_id(infos), _by_id(publics)
+    results = {result["flows_encryption_pair"]["id"]: result for result in done.get("results") or []}
     keys: dict[str, dict[str, t.Any]] = dict(plan.get("keys", {}))
     for pair in plan.get("pairs", []):
-        file, info = looked.get(pair["id"], {}), read.get(pair["id"], {})
-        stop = failures.get(pair["id"], "") or _why_not(pair, file, info, written.get(pair["id"], {}), check_mode)
+        result = results.get(pair["id"], {})
+        if result.get("unreachable"):
+            stop = f"The key host {pair['key_host']} {'cannot run modules' if pair['is_local'] else 'cannot be reached'}: {_short(result.get('msg'))}"
+        else:
+            stop = result["stop"] if "stop" in result else cannot_read(pair, result)
         keys[pair["id"]] = {
-            "public_key": info.get("public_key") or "",
-            "fingerprint": (info.get("public_key_fingerprints") or {}).get("sha256", ""),
+            "public_key": result.get("public_key") or "",
+            "fingerprint": result.get("fingerprint") or "",
             "place": pair["private_key_path"],
             "stop": stop,
-            "pending": not stop and _is_absent(file) and check_mode,
+            "pending": bool(result.get("pending")),
         }
     return keys
 
 
-def _why_not(pair: Variables, file: Variables, info: Variables, public: Variables, check_mode: bool) -> str:
-    place = f"{pair['private_key_path']} on {pair['key_host']}"
-    for result in (file, info, public):
-        if result.get("unreachable"):
-            return f"The key host {pair['key_host']} {'cannot run modules' if pair['is_local'] else 'cannot be reached'}: {_short(result)}"
-    if _is_absent(file):
-        if pair["vanishes"]:
-            return (
-                f"There is no private key in {place}, and one created there would vanish with this job's container, while the numbers carried "
-                "its public key. Three ways out: set flows_encryption_key_host to a host of the inventory that lasts, such as the Flow "
-                "endpoint's server; have AWX expose a path of its own into the container, create the key there, and set "
-                "flows_encryption_key_path_is_persistent to true; or give the private key by a credential (KALEYRA_FLOWS_PRIVATE_KEY_FILE)."
-            )
-        if check_mode:
-            return ""
-    elif file.get("state") != "file":
-        return f"flows_encryption_private_key_path {place}: {_short(file)}"
-    if not info.get("public_key"):
-        why = f"The private key {place} cannot be read: {_short(info)}"
-        if "passphrase" in why.lower():
-            why += " Check flows_encryption_private_key_passphrase or KALEYRA_FLOWS_PRIVATE_KEY_PASSPHRASE."
-        return why
-    if "filename" not in public:
-        return f"flows_encryption_public_key_path {pair['public_key_path']} on {pair['key_host']}: {_short(public)}"
-    return ""
+def _place(pair: Variables) -> str:
+    return f"{pair['private_key_path']} on {pair['key_host']}"
 
 
-def _by_id(results: t.Mapping[str, t.Any]) -> dict[str, t.Mapping[str, t.Any]]:
-    return {result["flows_encryption_pair"]["id"]: result for result in results.get("results") or []}
-
-
-def _is_absent(file: Variables) -> bool:
-    return file.get("state") == "absent"
-
-
-def _short(result: Variables) -> str:
-    text = " ".join(as_text(result.get("msg")).split())[:300] or "nothing was said of why"
+def _short(message: t.Any) -> str:
+    text = " ".join(as_text(message).split())[:300] or "nothing was said of why"
     return text if text.endswith(".") else f"{text}."
 
 
@@ -523,22 +539,20 @@ def registration(plan: t.Mapping[str, t.Any], host: str, public_key: str) -> dic
     return {**options, "phone_numbers": entry["numbers"], "business_public_key": public_key}
 
 
-def part_of(variables: t.Mapping[str, t.Any], host: str, check_mode: bool) -> dict[str, t.Any]:
+def part_of(variables: t.Mapping[str, t.Any], host: str) -> dict[str, t.Any]:
     """Return a host's part of the plan that was made for all hosts of the batch, or for it alone.
 
     :param variables: of the host, with what the role's tasks have registered
     :return: as :func:`what_to_register`
     """
 
-    def registered(name: str) -> t.Any:
+    def registered(name: str) -> dict[str, t.Any]:
         return variables.get(PREFIX + name) or {}
 
-    plan, keys = registered("plan"), registered("keys")
+    plan = registered("plan")
     if not plan.get("shared"):
         plan = registered("own_plan")
-        files, infos, publics, failures = map(registered, _KEY_RESULTS)
-        keys = known_keys(plan, files, infos, publics, failures, check_mode)
-    return what_to_register(plan, keys, registered("endpoint_verification"), host)
+    return what_to_register(plan, known_keys(plan, registered("key_pairs")), registered("endpoint_verification"), host)
 
 
 def summarise(

@@ -54,7 +54,7 @@ REGISTER, ENSURE_KEY_PAIR, ROTATE = "register.yml", "ensure_key_pair.yml", "rota
 NUMBERS = "whatsapp_numbers"
 """The group that they are for."""
 MAKE, REGISTERS, SUM_UP, PUBLISH = (
-    "Create the private key",
+    "Ensure the key pairs",
     "Register the public key of each number",
     "Print the summary",
     "Publish the outcome of each number",

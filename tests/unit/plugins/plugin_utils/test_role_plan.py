@@ -18,7 +18,6 @@ from ansible_collections.kaleyra.whatsapp.plugins.plugin_utils._role_plan import
     endpoints_to_verify,
     known_keys,
     make_plan,
-    pairs_to_create,
     part_of,
     phone_numbers,
     private_key_mode,
@@ -185,7 +184,7 @@ def test_environment_and_credential_stand_in_for_variables() -> None:
     environment = {"KALEYRA_SID": "HXAP1", "KALEYRA_API_KEY": "secret", "KALEYRA_POD": "in", "KALEYRA_FLOWS_PRIVATE_KEY_FILE": "/runner/key"}
     plan = make_plan({ONE: {}}, around(environment=environment))
     assert not stops(plan) and not plan["pairs"]
-    part = what_to_register(plan, known_keys(plan, {}, {}, {}, {}, False), {}, ONE)
+    part = what_to_register(plan, known_keys(plan, {}), {}, ONE)
     assert (part["stop"], part["pending"]) == ("", False)
     account = {**ACCOUNT, "api_url": "", "meta_access_token": "", "meta_waba_ids": ""}
     assert part["registration"] == {**account, "phone_numbers": [ONE], "business_public_key": "PEM of /runner/key"}
@@ -203,54 +202,41 @@ def test_numbers_are_registered_with_the_options_of_their_host() -> None:
 
 def test_a_part_is_taken_from_the_plan_of_the_batch_or_of_the_host_alone() -> None:
     shared, alone = make_plan({ONE: HOST, TWO: HOST}, around()), make_plan({ONE: HOST}, around())
-    (pair,) = shared["pairs"]
-    key = {"public_key": "PEM", "stop": "", "pending": False}
     variables: dict[str, Any] = {
         "flows_encryption_plan": {**shared, "shared": True},
-        "flows_encryption_keys": {pair["id"]: key},
         "flows_encryption_own_plan": alone,  # of an earlier play
-        "flows_encryption_private_key_files": looped(shared, state="absent"),
+        "flows_encryption_key_pairs": looped(shared, public_key="PEM", stop=""),
     }
-    assert part_of(variables, TWO, False) == {
+    assert part_of(variables, TWO) == {
         "registration": {**shared["options"][0], "phone_numbers": [TWO], "business_public_key": "PEM"}, "stop": "", "pending": False
     }
     variables["flows_encryption_plan"] = {"shared": False}
-    assert part_of(variables, ONE, True)["pending"]
-    variables["flows_encryption_creation_failures"] = {pair["id"]: "It cannot be created."}
-    assert part_of(variables, ONE, False)["stop"] == "It cannot be created."
-    assert "was not planned for" in part_of({}, ONE, False)["stop"]
+    assert part_of(variables, ONE)["registration"]["business_public_key"] == "PEM"
+    assert "was not planned for" in part_of(variables, TWO)["stop"]
+    assert "was not planned for" in part_of({}, ONE)["stop"]
 
 
 def test_a_key_is_not_created_where_it_would_vanish() -> None:
     plan = make_plan({ONE: HOST}, around(in_awx=True))
-    absent = looped(plan, state="absent")
-    assert pairs_to_create(plan, absent) == []
-    assert "would vanish with this job's container" in known_keys(plan, absent, {}, {}, {}, False)[plan["pairs"][0]["id"]]["stop"]
-    assert plan["warnings"]
+    assert plan["pairs"][0]["vanishes"] and plan["warnings"]
     lasting = make_plan({ONE: {**HOST, "key_path_is_persistent": "yes", "cache_path_is_persistent": 1}}, around(in_awx=True))
-    assert pairs_to_create(lasting, looped(lasting, state="absent")) == lasting["pairs"]
-    assert not lasting["warnings"]
+    assert not lasting["pairs"][0]["vanishes"] and not lasting["warnings"]
 
 
 def test_what_became_of_a_pair() -> None:
     plan = make_plan({ONE: HOST}, around())
-    identity = plan["pairs"][0]["id"]
-    here, read, written = (
-        looped(plan, state="file"),
-        looped(plan, public_key="PEM", public_key_fingerprints={"sha256": "aa"}),
-        looped(plan, filename="/keys/private.pub.pem"),
-    )
 
-    def key(file: Any, info: Any, public: Any, failures: Any = None, check_mode: bool = False) -> dict[str, Any]:
-        return known_keys(plan, file, info, public, failures or {}, check_mode)[identity]
+    def key(**result: Any) -> dict[str, Any]:
+        return known_keys(plan, looped(plan, **result))[plan["pairs"][0]["id"]]
 
-    assert key(here, read, written) == {"public_key": "PEM", "fingerprint": "aa", "place": "/keys/private.pem", "stop": "", "pending": False}
-    assert key(looped(plan, state="absent"), {}, {}, check_mode=True)["pending"]
-    assert key(looped(plan, state="absent"), {}, {}, failures={identity: "no space"})["stop"] == "no space"
-    assert "key host localhost cannot run modules: no Python" in key(looped(plan, unreachable=True, msg="no Python"), {}, {})["stop"]
-    assert "flows_encryption_private_key_path /keys/private.pem on localhost" in key(looped(plan, state="directory", msg="a folder"), {}, {})["stop"]
-    assert "KALEYRA_FLOWS_PRIVATE_KEY_PASSPHRASE" in key(here, looped(plan, msg="Wrong or empty passphrase"), {})["stop"]
-    assert "flows_encryption_public_key_path" in key(here, read, looped(plan, msg="no space"))["stop"]
+    assert key(stop="", public_key="PEM", fingerprint="aa", pending=False) == {
+        "public_key": "PEM", "fingerprint": "aa", "place": "/keys/private.pem", "stop": "", "pending": False
+    }
+    assert key(stop="", public_key="", pending=True)["pending"]
+    assert key(stop="no space", public_key="")["stop"] == "no space"
+    assert "key host localhost cannot run modules: no Python" in key(unreachable=True, msg="no Python")["stop"]
+    assert "private.pem on localhost cannot be read: It ended." in key(failed=True, msg="It ended")["stop"]  # not by what the action returns
+    assert known_keys(plan, {})[plan["pairs"][0]["id"]]["stop"]
 
 
 def test_an_endpoint_is_verified_once_and_stops_its_own_hosts() -> None:
