@@ -6,12 +6,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.kaleyra.whatsapp.plugins.modules.kaleyra_flows_encryption import SPEC
 from ansible_collections.kaleyra.whatsapp.plugins.plugin_utils._role_plan import (
+    PREFIX,
     Stop,
     Surroundings,
     as_bool,
@@ -267,11 +270,38 @@ def test_the_summary_waits_for_hosts_at_work_and_names_those_that_tried_nothing(
     }
 
 
+def stated_default(spec: dict[str, Any]) -> str | None:
+    """The default of an option, as its specification or its description has it."""
+    if "default" in spec:
+        return str(spec["default"]).lower()
+    found = re.search(r"[Bb]y default,? V\((.*?)\)|V\(([^()]*)\) \(the default\)", " ".join(str(spec["description"]).split()))
+    return (found[1] or found[2]).lower() if found else None
+
+
 def test_a_default_is_stated_once() -> None:
-    """Defaults of variables and of the argument specification agree."""
-    role = Path(__file__).resolve().parents[4] / "roles/flows_encryption"
+    """The role's variables, their specification, the module's options and the README agree."""
+    checkout = Path(__file__).resolve().parents[4]
+    role = checkout / "roles/flows_encryption"
     defaults = yaml.safe_load((role / "defaults/main.yml").read_text())
-    for name, entry in yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"].items():
-        for option, spec in entry["options"].items():
-            if "default" in spec and option in defaults:
-                assert spec["default"] == defaults[option], (name, option)
+    del defaults[PREFIX + "phone_numbers"]  # the host's name
+    assert defaults.pop(PREFIX + "report_formats") == ["json", "csv", "html"]
+    readme = dict(re.findall(r"`([a-z_]+)` \(`([a-z0-9]+)`\)", (checkout / "README.md").read_text()))
+    entries = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]
+    for option, value in defaults.items():
+        stated = {name: stated_default(entry["options"][option]) for name, entry in entries.items() if option in entry["options"]}
+        assert set(stated.values()) == {str(value).lower()}, (option, stated)
+        assert readme.get(option.removeprefix(PREFIX), str(value).lower()) == str(value).lower(), option
+    for option, spec in entries["main"]["options"].items():
+        of_module = SPEC.argument_spec.get(option.removeprefix(PREFIX), {})
+        if "default" in of_module and stated_default(spec) is not None:
+            assert stated_default(spec) == str(of_module["default"]).lower(), option
+    assert {"key_host", "api_host", "verify_endpoint", "private_key_mode", "summary"} <= set(readme)
+
+
+def test_options_come_in_the_order_in_which_they_are_needed() -> None:
+    path = Path(__file__).resolve().parents[4] / "roles/flows_encryption/meta/argument_specs.yml"
+    first = ["pod", "api_url", "sid", "api_key", "private_key_path", "phone_numbers", "endpoint_url"]
+    for name, entry in yaml.safe_load(path.read_text())["argument_specs"].items():
+        options = [option.removeprefix(PREFIX) for option in entry["options"]]
+        assert [option for option in options if option in first] == [option for option in first if option in options], name
+        assert "example" in " ".join(entry["description"]) and entry["examples"], name
