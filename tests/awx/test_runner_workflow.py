@@ -103,6 +103,8 @@ def test_slices_that_see_neither_each_other_nor_the_key_host(
     lost = awx.run(REGISTER, inventory, credentials=[account], slice_of=(2, 3), machine=(host.login.name, host.private_key))
     assert lost.status == "failed", lost.stdout
     assert re.search(r"The key host endpoint cannot be reached: .*Failed to connect to the host via ssh", lost.text)
+    for part in ("not a host of this inventory", "kaleyra.whatsapp.flows_key_pair", "flows_encryption_public_key"):
+        assert part in lost.text
     assert simulator.count() == 6
 
 
