@@ -281,10 +281,10 @@ _BAD_INPUT = [
     pytest.param({"phone_number": "0049123456"}, "is not a number in E.164", id="phone-number"),
     pytest.param({"business_public_key": "junk"}, "no PEM", id="junk"),
     pytest.param({"business_public_key": "PRIVATE"}, "a PRIVATE key", id="private-key"),
-    pytest.param({"business_public_key": "PUBLIC ec"}, "of the kind E", id="ec"),
+    pytest.param({"business_public_key": "PUBLIC ec"}, "of the type E", id="ec"),
     pytest.param({"business_public_key": "PUBLIC rsa-1024"}, "RSA with 1024 bits", id="rsa-1024"),
     pytest.param({"business_public_key": None, "business_public_key_path": "/nowhere/public.pem"}, "cannot be read", id="path"),
-    pytest.param({"known_fingerprint": "junk"}, "no SHA-256 fingerprint", id="known-fingerprint"),
+    pytest.param({"known_fingerprint": "junk"}, "not a SHA-256 fingerprint", id="known-fingerprint"),
 ]
 
 
@@ -518,7 +518,7 @@ except KaleyraError as exc:
 def _all(processes: list[Any]) -> list[dict[str, Any]]:
     answers = []
     for process in processes:
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=300)
         assert process.returncode == 0, stderr
         answers.append(json.loads(stdout))
     return answers
