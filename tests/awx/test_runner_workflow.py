@@ -130,4 +130,4 @@ def test_relaunch_on_failed_hosts_registers_them(awx: AWX, simulator: Simulator,
 
     # Only these tasks are done for each host of a job.
     tasks = Counter(event["event_data"]["task"] for event in job.events if event["event"] in ("runner_on_ok", "runner_on_failed"))
-    assert {task for task, count in tasks.items() if count > 1} == {REGISTERS}
+    assert {task for task, count in tasks.items() if count > 1 and not task.startswith("Validating arguments")} == {REGISTERS}
