@@ -29,7 +29,8 @@ def message_for_failed(failed: list[Result], total: int) -> str:
         if len(alike) > 1:
             sentences.append(f"Same error for {join_numbers([result['phone_number'] for result in alike[1:]])}.")
     more = len(errors) - _ERRORS
-    sentences.append(f"{more} more distinct error{'s' if more > 1 else ''}; see 'numbers' in the result." if more > 0 else "See 'numbers' in the result.")
+    further = f"{more} more distinct error{'s' if more > 1 else ''}; see" if more > 0 else "See"
+    sentences.append(f"{further} 'numbers' in the result.")
     return " ".join(sentences)
 
 

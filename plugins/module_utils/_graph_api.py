@@ -96,7 +96,8 @@ class GraphApi:
                 raise self._error(waba_id, f"{self.host} answered {error}. {error.remedy}".rstrip(), attempts)
             found = content.get("data") if content else None
             if answer.status != 200 or content is None or not isinstance(found, list):
-                raise self._error(waba_id, f"{self.host} answered HTTP {answer.status}, which is not a list of phone numbers. Check meta_api_url.", attempts)
+                cause = f"{self.host} answered HTTP {answer.status}, which is not a list of phone numbers. Check meta_api_url."
+                raise self._error(waba_id, cause, attempts)
             numbers.extend(number for number in found if isinstance(number, dict))
             after = _next_cursor(content)
             if after is None:
