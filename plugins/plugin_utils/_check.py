@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The check of numbers and endpoints: what to read once for a play, what is wrong, and the metrics of it."""
+"""The check of numbers and endpoints: what to read for a play, what is wrong, and the metrics."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _WRONG = {
 """What is wrong with a number, by its state."""
 STATES = (OK, IN_ROTATION, *_WRONG)
 MOST_PROBLEMS = 20
-"""How many problems the messages and the published result name; the metrics count all."""
+"""How many problems the messages and the published result contain; the metrics count all."""
 
 _PREFIX = "flows_encryption_"
 _NO_PATH = ".pub.pem"  # the role's default of the public key's path, without a private key's path
@@ -45,17 +45,17 @@ Variables = t.Mapping[str, t.Any]
 def plan(
     hosts: t.Iterable[Variables], own: Variables, provided: str = "", environment: Variables | None = None, base_folder: str = ""
 ) -> dict[str, t.Any]:
-    """Return what is to be read for the hosts of a play, each once.
+    """Return what has to be read for the hosts of a play, each item once.
 
     :param hosts: their ``hostvars``
-    :param own: variables as the host sees them that checks for all of them: those of the play and the role included, which no ``hostvars`` has
-    :param provided: public key of a private key that AWX's credential brings
+    :param own: the same variables as the checking host sees them, including those of the play and the role, which ``hostvars`` lacks
+    :param provided: public key of a private key that an AWX credential provides
     :param environment: of the controller
     :param base_folder: that relative paths on the controller start from
     :return: ``public_keys`` that numbers should carry, each with ``host`` and ``path`` or ``text``, and after them those that they may carry
-        during a rotation, which also have ``rotates``, the place of the current key; ``records``: each folder and account with its
-        ``phone_numbers``, none for all that have a record, and the place of each number's key in ``public_keys``; ``endpoints``: each URL
-        with the place of its key; ``problems``: what is wrong with the variables. ``on`` is the host whose secrets are for it.
+        during a rotation, which also have ``rotates``, the index of the current key; ``records``: each folder and account with its
+        ``phone_numbers`` (none for all that have a record), each with the index of its key in ``public_keys``; ``endpoints``: each URL
+        with the index of its key; ``problems``: what is wrong with the variables. ``on`` is the host whose secrets are used.
     """
     hosts = list(hosts)
     mine = next((host for host in hosts if host["inventory_hostname"] == own["inventory_hostname"]), {})
@@ -85,7 +85,7 @@ def plan(
         if url:
             endpoints.setdefault((url, api_host, place), {"url": url, "shown": shown_url(url), "api_host": api_host, "key": place, "on": name})
     some = [folder for folder in records.values() if folder["phone_numbers"]]
-    if not some:  # on localhost: all that have a record should carry the key of its variables
+    if not some:  # on localhost: all numbers with a record should carry the key of its variables
         for folder in records.values():
             folder["key"] = 0 if keys else None
     return {
@@ -99,8 +99,8 @@ def plan(
 def _seen(variable: str, host: Variables, mine: Variables, own: Variables) -> t.Any:
     """Return a variable as a host sees it.
 
-    A variable of the play takes precedence over those of the inventory. It is known by the value that the checking host sees, which is neither
-    that of its ``hostvars`` nor the role's default.
+    A variable of the play takes precedence over those of the inventory. It is recognised by the value that the checking host sees, which is
+    neither that of its ``hostvars`` nor the role's default.
     """
     value = own[variable]
     if variable in mine:
@@ -148,9 +148,9 @@ def _keys(seen: Variables, provided: str, folder: str) -> tuple[dict[str, str], 
 
 
 def phone_numbers(name: str, given: t.Any) -> list[str]:
-    """Return a host's numbers in E.164: those given as a list or as text, or else its own name if it can be a number.
+    """Return a host's numbers in E.164: those of a list or of text, or else the host's name if it is a number.
 
-    :raises KaleyraError: what is given is no number
+    :raises KaleyraError: one of them is not a number
     """
     parts = given if isinstance(given, list) else re.split(r"[,;\r\n]", "" if given is None else str(given))
     numbers = [part for part in (str(part).strip() for part in parts) if part] or [name]
@@ -244,7 +244,7 @@ def judge(
             place = folder["phone_numbers"].get(number["phone_number"], folder.get("key"))
             judged = _number(number, None if place is None else fingerprints[place], rotation.get(place, ()))
             if judged["state"] == OK and place is not None and fingerprints[place] is None:
-                judged["state"] = "unknown"  # its key cannot be read, which is told once
+                judged["state"] = "unknown"  # its key cannot be read, which is reported once
             numbers.append(judged)
     for number in numbers:
         if number["state"] not in (OK, IN_ROTATION, "unknown"):
@@ -273,7 +273,7 @@ def judge(
 
 
 def _number(number: Variables, expected: str | None, others: t.Container[str | None]) -> dict[str, t.Any]:
-    """Return the state of a number's key, from what is held where that was read, else from its record.
+    """Return the state of a number's key, from what was read back, or else from its record.
 
     :param others: fingerprints of the next and the previous key during a rotation
     """
@@ -317,7 +317,7 @@ def _endpoint(ping: Variables) -> dict[str, t.Any]:
         "up": bool(ping.get("active")),
         "latency_ms": ping.get("latency_ms"),
         "fingerprint": ping.get("fingerprint"),
-        "msg": None if ping.get("active") else str(ping.get("msg") or "It was not asked, as its public key is not known."),
+        "msg": None if ping.get("active") else str(ping.get("msg") or "It was not verified, because its public key is not known."),
     }
 
 

@@ -44,7 +44,8 @@ def test_check_real_check_real(playbooks: Playbooks, simulator: Simulator, key: 
         "fingerprint": key.fingerprint,
         "attempts": 0,
         "warnings": [
-            f"A phone number has no plus sign: {spelled} was read as {numbers[0]} (India, +91). Give numbers with plus sign and country code, quoted."
+            (f"A phone number has no plus sign: {spelled} was read as {numbers[0]} (India, +91). "
+            "Write numbers with plus sign and country code, in quotes.")
         ],
         "numbers": each(**absent),
         "diff": {"before": state("absent", None), "after": state("confirmed", key.fingerprint)},
@@ -133,7 +134,7 @@ def test_what_all_numbers_need_is_asked_of_none_in_vain(
         "private": "a PRIVATE key",
         "small": "20 of 20 numbers failed. The public key is RSA with 1024 bits",
         "ca_path": "20 of 20 numbers failed. ca_path /no/ca cannot be used",
-        "cache_path": f"20 of 20 numbers failed. The record cannot be kept in cache_path {file}",
+        "cache_path": f"20 of 20 numbers failed. The record cannot be written to cache_path {file}",
         "both": "mutually exclusive: phone_number|phone_numbers",
         "neither": "one of the following is required: phone_number, phone_numbers",
         "known": "mutually exclusive: known_fingerprint|phone_numbers",

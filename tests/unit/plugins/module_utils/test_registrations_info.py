@@ -138,7 +138,7 @@ def test_each_state_is_told_for_what_it_is(folder: Path, ask: Ask) -> None:
     }
     absent, unconfirmed, unreadable, confirmed = result["numbers"]
     assert [each["possible_fingerprints"] for each in result["numbers"]] == [None, [OTHER_KEY, KEY], None, [KEY]]
-    assert str(path) in unreadable["msg"] and "cache_path" in unreadable["msg"] and "its content is not that of a record" in unreadable["msg"]
+    assert str(path) in unreadable["msg"] and "cache_path" in unreadable["msg"] and "its content is invalid" in unreadable["msg"]
     assert [each["msg"] for each in (absent, unconfirmed, confirmed)] == [None] * 3
     assert [each["since"] is None for each in result["numbers"]] == [True, False, True, False]
     assert [each["age"] is None for each in result["numbers"]] == [True, False, True, False]
@@ -324,7 +324,7 @@ def test_a_name_that_a_record_can_have_is_read_back_whatever_the_api_is_called(f
         pytest.param(lambda path, other: path.mkdir(), "not a file", id="folder"),
         pytest.param(lambda path, other: os.mkfifo(path), "not a file", id="pipe"),
         pytest.param(lambda path, other: path.write_bytes(b"x" * 10_000_000), "too long", id="huge"),
-        pytest.param(lambda path, other: path.write_bytes(b""), "not that of a record", id="empty"),
+        pytest.param(lambda path, other: path.write_bytes(b""), "content is invalid", id="empty"),
     ],
 )
 def test_something_else_in_a_record_s_place_is_told_with_the_reason(

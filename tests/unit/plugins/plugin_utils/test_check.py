@@ -234,7 +234,7 @@ def test_judge_endpoint_that_is_down_or_was_not_asked() -> None:
     ]
     result = judge(ONE, [KEY], [{"numbers": [recorded()]}], pings)
     assert result["lines"][1:4] == ["Endpoint https://a: holds the key, 34 ms.", "Endpoint https://b: down.", "Endpoint https://c: down."]
-    assert result["stats"]["problems"] == ["https://b: Another key.", "https://c: It was not asked, as its public key is not known."]
+    assert result["stats"]["problems"] == ["https://b: Another key.", "https://c: It was not verified, because its public key is not known."]
 
 
 def test_metrics_are_read_by_prometheus() -> None:
