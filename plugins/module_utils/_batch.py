@@ -18,6 +18,7 @@ from ._phone_number import missing_plus_warnings, normalise_phone_number
 from ._rate_limit import RateLimiter
 from ._record import KnownKey, RecordFile
 from ._registration import Registration, add_plan, state_after, state_before
+from ._retry import longest
 from ._threads import for_each_in_threads
 
 # Seconds between two words on how far it is.
@@ -40,7 +41,7 @@ def register_batch(params: t.Mapping[str, t.Any], *, check_mode: bool, progress:
     require_range("concurrency", concurrency, 1, MAX_CALLS)
     if rate is not None and not 0.001 <= rate < math.inf:
         raise InvalidInput(f"max_requests_per_second is {rate:g}, but must be 0.001 or more. Leave it out for no limit.")
-    rate_limiter = RateLimiter(rate)
+    rate_limiter = RateLimiter(rate, longest_pause=params["timeout"], patience=longest(params["timeout"], params["retries"]))
     rate_limiter.parent = parent
     registration = Registration(params, rate_limiter)
     warnings: list[tuple[str, str]] = []

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 import typing as t
 
 from ._http import Answer, Tls, TransportError, get
@@ -31,7 +32,7 @@ class Reader:
 
     :param timeout: seconds for one attempt as a whole
     :param retries: further attempts after a failure that may pass
-    :param rate_limiter: says when each attempt but the first may start, and is told of success and throttling; the first is the caller's
+    :param rate_limiter: says when each attempt but the first may start, and is told what is refused; the first is the caller's
     """
 
     timeout: int = 30
@@ -48,20 +49,22 @@ class Reader:
         :raises MissingLibrary: requests cannot be imported
         """
         attempt = 0
-        while True:
+        answer: Answer | None = None
+        cause = "the limit of the account has refused every request for too long"
+        while not self.rate_limiter.is_blocked:
             attempt += 1
-            answer: Answer | None = None
-            cause = ""
+            answer, cause = None, ""
+            started = time.monotonic()
             try:
                 answer = get(url, {"Accept": "application/json", **headers}, timeout=self.timeout, tls=self.tls)
             except TransportError as exc:
                 cause = str(exc)
             throttled = answer is not None and (answer.status == 429 or is_throttled(answer))
-            if answer and answer.status == 200 and not throttled:
-                self.rate_limiter.succeeded()
+            if answer and answer.status < 500 and not throttled:
+                self.rate_limiter.accepted()
             pause = pause_before_retry(attempt, answer, self.timeout)
             if answer and throttled:
-                self.rate_limiter.throttled(asked_pause(answer, self.timeout))
+                self.rate_limiter.refused(asked_pause(answer, self.timeout), started)
             if attempt > self.retries or not (answer is None or throttled or answer.status in RETRIED_STATUSES):
                 break
             self.rate_limiter.wait(pause)

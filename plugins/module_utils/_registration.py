@@ -22,6 +22,7 @@ from ._rate_limit import RateLimiter
 from ._read_back import make_read_back
 from ._read_back_plan import plan_from_held
 from ._record import InvalidRecord, KnownKey, RecordFile
+from ._retry import longest
 
 
 class Plan(t.NamedTuple):
@@ -232,7 +233,7 @@ def register(params: t.Mapping[str, t.Any], *, check_mode: bool, parent: Parent 
     :param params: the module's options, None for what was not given
     :raises KaleyraError: with the result's facts in ``details``
     """
-    rate_limiter = RateLimiter()
+    rate_limiter = RateLimiter(longest_pause=params["timeout"], patience=longest(params["timeout"], params["retries"]))
     rate_limiter.parent = parent
     registration = Registration(params, rate_limiter)
     phone_number = normalise_phone_number(params["phone_number"])

@@ -20,6 +20,7 @@ from ._public_key import normalise_fingerprint, public_key_of
 from ._rate_limit import RateLimiter
 from ._read_back import ReadBack, make_read_back
 from ._record import InvalidRecord, Record, RecordFile, record_files
+from ._retry import longest
 from ._threads import for_each_in_threads
 
 # The last one by what is read back alone.
@@ -33,7 +34,8 @@ def read_registrations(params: t.Mapping[str, t.Any], *, check_mode: bool) -> di
     :raises SomeFailed: with ``read_back_required``, the key of a number could not be read
     :raises KaleyraError: an option cannot be used, or the folder cannot be read
     """
-    rate_limiter = RateLimiter(params["max_requests_per_second"])
+    timeout = params["timeout"]
+    rate_limiter = RateLimiter(params["max_requests_per_second"], longest_pause=timeout, patience=longest(timeout, params["retries"]))
     source = _read_back(params, rate_limiter)
     wanted = {normalise_phone_number(number) for number in params["phone_numbers"] or () if number}
     filters = {"api": _api(params["pod"], params["api_url"]), "sid": params["sid"]}

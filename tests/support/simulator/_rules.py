@@ -73,6 +73,8 @@ _UNAVAILABLE_TEXT = "API is not available for given customer.Please contact supp
 UNAVAILABLE = _documented(401, "WA-401", _UNAVAILABLE_TEXT, {}, _UNAVAILABLE_TEXT)
 BAD_PAYLOAD = _documented(400, "WA-400", "Refer to correct payload format", {}, {"payload": "Incorrect payload format"})
 SERVER_ERROR = _documented(500, "WA-500", "Please try again later", {}, {"error": "Internal server error"})
+# By other pages of the vendor, which print its code so.
+THROTTLED = _documented(429, "WA429", "Too many requests", {}, {"error": "Too many requests"})
 
 # Not in the vendor's table: what any web server says to a request that is not for this API.
 NOT_FOUND = Answer(404, None, b"404: Not Found", "text/plain")

@@ -295,7 +295,7 @@ def test_counts_and_reset(simulator: Simulator) -> None:
         call(simulator)
     assert (simulator.count(), simulator.state()["connection_count"]) == (3, 3)
     simulator.reset()
-    assert simulator.state() == {"registered": {}, "requests": [], "request_count": 0, "connection_count": 0, "methods": {}}
+    assert simulator.state() == {"registered": {}, "requests": [], "request_count": 0, "connection_count": 0, "methods": {}, "throttling": {}}
 
 
 def test_state_file_outlives_the_process(tmp_path: Path) -> None:

@@ -238,11 +238,16 @@ def test_an_account_s_limit_is_found_and_no_number_is_lost_to_it(params: Params,
     assert result["changed"] and result["attempts"] == simulator.count() == 24
 
 
-def test_where_the_api_throttles_for_ever_each_number_ends_within_its_attempts(params: Params, simulator: Simulator) -> None:
+def test_where_the_api_throttles_for_ever_the_list_ends(params: Params, simulator: Simulator) -> None:
+    """Neither hammered nor asked for hours: the limit is the account's, so that the numbers that are left need not be tried."""
     simulator.faults({"*": [{**THROTTLED, "headers": {"Retry-After": "0"}, "always": True}]})
-    message, details = _failed(params(phone_numbers=NUMBERS[:4], retries=1, timeout=1))
-    assert {(number["outcome"], number["attempts"]) for number in details["numbers"]} == {("rejected", 2)}
+    message, details = _failed(params(phone_numbers=NUMBERS[:20], retries=1, timeout=1, concurrency=2))
+    assert {number["outcome"] for number in details["numbers"]} == {"rejected"}
+    attempts = [number["attempts"] for number in details["numbers"]]
+    assert sum(attempts) == simulator.count() < 20 and max(attempts) <= 2
+    assert any("has refused every request for 3 seconds" in number["msg"] for number in details["numbers"])
     assert "max_requests_per_second" in message
+    assert not list(Path(params()["cache_path"]).glob("*.json"))  # each number carries what it carried
 
 
 # --- bounds -----------------------------------------------------------------------------------------------------------

@@ -22,8 +22,8 @@ class Recording(RateLimiter):
     def wait(self, seconds: float = 0.0) -> None:
         pass
 
-    def throttled(self, seconds: float, started: float | None = None) -> None:
-        self.throttled_for.append(seconds)
+    def refused(self, asked: float, started: float) -> None:
+        self.throttled_for.append(asked)
 
 
 @pytest.mark.parametrize(
