@@ -18,6 +18,7 @@ from ._http import Answer, Tls, TransportError, UntrustedCertificate, WrongCerti
 from ._json import parse_object
 from ._rate_limit import RateLimiter
 from ._retry import RETRIED_STATUSES, asked_pause, longest, pause_before_retry
+from ._steps import Pause, Steps
 
 _WHAT_TO_DO = {
     "RBC001": "Check sid and api_key, and that the account is one of the API host asked (pod or api_url).",
@@ -39,7 +40,7 @@ class FlowsEncryptionApi:
 
     :param timeout: seconds for one attempt as a whole
     :param retries: further attempts after a failure that may pass
-    :param rate_limiter: says when each attempt but the first may start, and is told what the account refuses; the first is the caller's
+    :param rate_limiter: is told what the account refuses
     """
 
     account: Account
@@ -56,8 +57,8 @@ class FlowsEncryptionApi:
         """
         prepare(self.account.base_url, self.tls)
 
-    def set_public_key(self, phone_number: str, pem: str) -> dict[str, t.Any]:
-        """Register the key and return ``attempts`` (requests sent), ``http_status``, ``code`` and ``message`` of the answer.
+    def set_public_key(self, phone_number: str, pem: str) -> Steps[dict[str, t.Any]]:
+        """Register the key, an attempt a step, and return ``attempts`` (requests sent), ``http_status``, ``code`` and ``message`` of the answer.
 
         :raises Rejected: every attempt was refused, the number keeps the key it had
         :raises OutcomeUnknown: at least one attempt may have been applied
@@ -92,7 +93,7 @@ class FlowsEncryptionApi:
                 self.rate_limiter.refused(asked_pause(answer, self.timeout), started)
             if attempt > self.retries or not (answer is None or answer.status in RETRIED_STATUSES):
                 break
-            self.rate_limiter.wait(pause)
+            yield Pause(pause)
         tries = f" ({attempt} attempts)" if attempt > 1 else ""
         consequence = _HARMLESS if maybe_applied else "The number keeps the key it had."
         raise (OutcomeUnknown if maybe_applied else Rejected)(

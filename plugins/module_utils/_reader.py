@@ -13,6 +13,7 @@ import typing as t
 from ._http import Answer, Tls, TransportError, get
 from ._rate_limit import RateLimiter
 from ._retry import RETRIED_STATUSES, asked_pause, pause_before_retry
+from ._steps import Pause, Steps
 
 
 class ReadingFailed(Exception):
@@ -32,7 +33,7 @@ class Reader:
 
     :param timeout: seconds for one attempt as a whole
     :param retries: further attempts after a failure that may pass
-    :param rate_limiter: says when each attempt but the first may start, and is told what is refused; the first is the caller's
+    :param rate_limiter: is told what is refused
     """
 
     timeout: int = 30
@@ -40,8 +41,8 @@ class Reader:
     tls: Tls = Tls()
     rate_limiter: RateLimiter = dataclasses.field(default_factory=RateLimiter)
 
-    def get(self, url: str, headers: dict[str, str], *, is_throttled: t.Callable[[Answer], bool] = lambda answer: False) -> tuple[Answer, int]:
-        """Return the last answer, and how many requests were sent.
+    def get(self, url: str, headers: dict[str, str], *, is_throttled: t.Callable[[Answer], bool] = lambda answer: False) -> Steps[tuple[Answer, int]]:
+        """Each attempt being a step, return the last answer, and how many requests were sent.
 
         :param is_throttled: of an answer that says by other means than its HTTP status that requests come too fast
         :raises ReadingFailed: there was no answer to the last attempt
@@ -67,7 +68,7 @@ class Reader:
                 self.rate_limiter.refused(asked_pause(answer, self.timeout), started)
             if attempt > self.retries or not (answer is None or throttled or answer.status in RETRIED_STATUSES):
                 break
-            self.rate_limiter.wait(pause)
+            yield Pause(pause)
         if answer is None:
             raise ReadingFailed(cause, attempt)
         return answer, attempt

@@ -18,6 +18,7 @@ from ansible_collections.kaleyra.whatsapp.plugins.module_utils._held_key import 
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._rate_limit import RateLimiter
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._read_back import make_read_back
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._reader import Reader
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._steps import run_steps
 from support.simulator.client import Simulator, waba_numbers
 
 SID, API_KEY, TOKEN = "HXAP16TESTING97IN", "A0b1C2d3E4+/f5G6=h7", "EAAtoken/+=.secret"
@@ -64,7 +65,7 @@ def read(account: Account, options: Callable[..., dict[str, Any]]) -> Read:
         source = make_read_back(options(**given), account, RateLimiter())
         assert source
         looked_up = source.prepare([number])
-        held, attempts = source.read(number)
+        held, attempts = run_steps(source.read(number), RateLimiter())
         return held, looked_up + attempts
 
     return read_one
@@ -138,7 +139,7 @@ def test_ids_are_looked_up_once_for_a_list(
     simulator.hold(dict.fromkeys(numbers, public_pem("rsa-2048")))
     source = make_read_back(options(meta_waba_ids=[WABA, OTHER_WABA]), account, RateLimiter())
     assert source and source.prepare(numbers) == 4  # 3 pages and 1
-    assert all(source.read(number)[0].fingerprint for number in numbers)
+    assert all(run_steps(source.read(number), RateLimiter())[0].fingerprint for number in numbers)
     assert simulator.count() == 34
 
 
