@@ -3,7 +3,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Makes .cache in the checkout: an environment of Python with what tests and demo need, and the collections.
+# Sets up .cache in the checkout: a virtual environment with what the tests and the demo need, and the collections.
 set -eu
 cd "$(dirname "$0")/.."
 python=.cache/venv/bin/python
@@ -13,7 +13,8 @@ echo "Setting up .cache (once) ..."
 mkdir -p .cache/tmp "$collections/kaleyra"
 "$(sh dev/matrix/find_python.sh)" -m venv .cache/venv
 $python -m pip install --quiet --disable-pip-version-check --no-cache-dir uv
-# Without a cache, which would take more room than what is installed.
+# Without a cache, which would take more space than the installed packages.
+
 $python -m uv pip install --quiet --no-cache --python $python --requirement tests/requirements.txt
 $python dev/matrix/cores.py --set-up
 echo "[defaults]" > .cache/ansible.cfg

@@ -81,10 +81,10 @@ def key() -> Picture:
     drawn = Picture(
         860,
         440,
-        "The way of a key",
+        "The path of a key",
         "On the key host, openssl creates a key pair. The public key is registered with Kaleyra for each number, goes from there to WhatsApp and to "
-        "the customer's phone. The private key goes to your Flow endpoint alone. The phone encrypts under the public key what only the "
-        "endpoint can read. The collection creates the pair, registers the public key, and verifies that the endpoint holds the private key.",
+        "the customer's phone. The private key goes to your Flow endpoint alone. The phone encrypts messages with the public key, and only the "
+        "endpoint can read them. The collection creates the pair, registers the public key, and verifies that the endpoint holds the private key.",
     )
     drawn.box(24, 170, 170, 104, "Key host", "openssl creates\nthe key pair")
     drawn.box(330, 34, 140, 84, "Kaleyra", "for each number")
@@ -100,7 +100,7 @@ def key() -> Picture:
     drawn.chip(308, 362, "private key", "old", 100)
     drawn.text(308, 398, "and nowhere else", size=14, kind="quiet")
     drawn.text(212, 112, "registered by the module", size=14, kind="quiet")
-    drawn.text(756, 200, "messages, encrypted\nunder the public key", size=14, kind="quiet", anchor="end")
+    drawn.text(756, 200, "messages, encrypted\nwith the public key", size=14, kind="quiet", anchor="end")
     drawn.arrow("M194 222 H560 V310", dashed=True)
     drawn.text(372, 246, "verified with an encrypted health check\nbefore any number gets the public key", size=14, kind="quiet")
     return drawn
@@ -218,7 +218,7 @@ def awx() -> Picture:
     drawn.text(489, 402, "nothing written here lasts,\nneither ~ nor the project", size=14, kind="quiet")
     drawn.rect(684, 24, 292, 280, "column")
     drawn.text(830, 58, "Key host", size=17, kind="strong")
-    drawn.text(830, 79, "lasts: best the Flow endpoint", size=14, kind="quiet")
+    drawn.text(830, 79, "lasts: ideally the endpoint", size=14, kind="quiet")
     drawn.box(704, 98, 252, 92, "Key pair", "created and kept here\n ")
     drawn.chip(830, 170, "private key", "old", 100)
     drawn.box(704, 206, 252, 82, "Records", "what each number carries")
@@ -235,7 +235,7 @@ def awx() -> Picture:
 
 
 def key_narrow() -> Picture:
-    drawn = Picture(400, 660, "The way of a key", "As the wide picture, from top to bottom.")
+    drawn = Picture(400, 660, "The path of a key", "The same as the wide picture, from top to bottom.")
     drawn.box(115, 16, 170, 84, "Key host", "openssl creates\nthe key pair")
     for y, title, below in ((170, "Kaleyra", "for each number"), (290, "WhatsApp", ""), (390, "Phone", "of a customer")):
         drawn.box(16, y, 170, 64, title, below)
@@ -245,7 +245,7 @@ def key_narrow() -> Picture:
     drawn.arrow("M101 234 V284")
     drawn.arrow("M101 354 V384")
     drawn.arrow("M101 454 V554")
-    drawn.text(112, 500, "messages, encrypted\nunder the public key", size=14, kind="quiet", anchor="start")
+    drawn.text(112, 500, "messages, encrypted\nwith the public key", size=14, kind="quiet", anchor="start")
     drawn.arrow("M250 100 V150 H330 V554")
     drawn.chip(330, 200, "private key", "old", 100)
     drawn.text(318, 300, "verified first,\nwith an\nencrypted\nhealth check", size=14, kind="quiet", anchor="end")
@@ -253,7 +253,7 @@ def key_narrow() -> Picture:
 
 
 def record_narrow() -> Picture:
-    drawn = Picture(400, 640, "The states of a record", "As the wide picture, from top to bottom.")
+    drawn = Picture(400, 640, "The states of a record", "The same as the wide picture, from top to bottom.")
     drawn.box(16, 16, 170, 56, "absent")
     drawn.box(214, 16, 170, 56, "unreadable")
     drawn.box(115, 150, 170, 80, "unconfirmed", "being registered")
@@ -276,7 +276,7 @@ def record_narrow() -> Picture:
 
 
 def rotation_narrow() -> Picture:
-    drawn = Picture(400, 1010, "The states of a rotation", "As the wide picture, from top to bottom.")
+    drawn = Picture(400, 1010, "The states of a rotation", "The same as the wide picture, from top to bottom.")
     for i, (title, below, files, *keys) in enumerate(_STATES):
         top = 12 + 190 * i
         drawn.rect(12, top, 376, 180, "column even" if i % 2 else "column")
@@ -293,7 +293,7 @@ def rotation_narrow() -> Picture:
 
 
 def awx_narrow() -> Picture:
-    drawn = Picture(400, 940, "Where keys and records live in AWX", "As the wide picture, from top to bottom.")
+    drawn = Picture(400, 940, "Where keys and records live in AWX", "The same as the wide picture, from top to bottom.")
     drawn.rect(12, 12, 376, 236, "column")
     drawn.text(200, 40, "AWX", size=17, kind="strong")
     drawn.text(200, 60, "lasts: its database", size=14, kind="quiet")
@@ -311,7 +311,7 @@ def awx_narrow() -> Picture:
     drawn.text(200, 496, "from the first node to the second", size=13, kind="quiet")
     drawn.rect(12, 568, 376, 220, "column")
     drawn.text(200, 596, "Key host", size=17, kind="strong")
-    drawn.text(200, 616, "lasts: best the Flow endpoint", size=14, kind="quiet")
+    drawn.text(200, 616, "lasts: ideally the endpoint", size=14, kind="quiet")
     drawn.box(28, 632, 164, 92, "Key pair", "created and\nkept here")
     drawn.box(208, 632, 164, 92, "Records", "what each\nnumber carries")
     drawn.chip(110, 746, "private key", "old", 100)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Plans a run of the role flows_encryption, for all hosts at once where the strategy allows it."""
+"""Plans a run of the role flows_encryption, for all hosts at once if the strategy allows it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ActionModule(ActionBase):
         own = task_vars or {}
         everybody = boolean(self._task.args.get("all_hosts", False))
         whole_play = boolean(self._task.args.get("whole_play", False))
-        # Other strategies do not know run_once: each host plans for itself.
+        # Other strategies do not support run_once: each host plans for itself.
         shared = everybody and str(self._task.get_play().strategy).rpartition(".")[2] in ("linear", "debug")
         if everybody and not shared and not whole_play:
             return {**result, "changed": False, "shared": False}
@@ -65,11 +65,11 @@ class ActionModule(ActionBase):
         )
         plan = make_plan(requests, surroundings)
         for warning in plan.pop("warnings"):
-            self._display.warning(warning)  # at once, as no_log hides those of a result
+            self._display.warning(warning)  # shown here because no_log hides the warnings of a result
         return {**result, "changed": False, "shared": shared, **plan}
 
     def _variables_of(self, name: str, own: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-        """The variables of another host as it would see them in this task, those of play, role and include too: hostvars lacks these."""
+        """Return the variables of another host as it would see them in this task. hostvars lacks those of the play, the role and the include."""
         hostvars = own["hostvars"]
         variables: dict[str, t.Any] = hostvars._variable_manager.get_vars(
             play=self._task.get_play(), host=hostvars._inventory.get_host(name), task=self._task
@@ -77,7 +77,7 @@ class ActionModule(ActionBase):
         return variables
 
     def _takes_part(self, templar: ansible.template.Templar) -> bool:
-        """Whether a host comes to this task, as far as conditions and loops around the role tell."""
+        """Whether a host will run this task, judging by the conditions around the role."""
         conditions = list(self._task.when or [])
         parent = self._task._parent
         while parent:
@@ -117,7 +117,7 @@ def _check_option(name: str, value: t.Any) -> str:
 
 
 def _read_private_key(path: str, passphrase: str) -> tuple[str, str]:
-    """Public key and fingerprint of a private key that a credential of AWX has put beside the job."""
+    """Return the public key and the fingerprint of the private key that an AWX credential provides."""
     from cryptography.hazmat.primitives import serialization
 
     option = "KALEYRA_FLOWS_PRIVATE_KEY_FILE"

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Creates a private key where there is none, once for all hosts of a run that are at work side by side."""
+"""Creates a private key if it does not exist, once for all hosts of a run that work in parallel."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ActionModule(ActionBase):
             done: dict[str, t.Any] = self._execute_module(module_name=name, module_args=arguments, task_vars=task_vars)
             return done
 
-        # With the strategy free all hosts that share the key come here at once.
+        # With the strategy free, all hosts that share the key run this task at the same time.
         with _alone(f"{self._task.delegate_to}:{path}"):
             looked = module("ansible.builtin.stat", path=path, get_checksum=False, get_mime=False, get_attributes=False)
             if looked.get("failed"):
@@ -38,7 +38,7 @@ class ActionModule(ActionBase):
             created = module("community.crypto.openssl_privatekey", path=temporary, type="RSA", size=2048, regenerate="always", **given)
             if created.get("failed") or self._task.check_mode:
                 return created
-            # Unlike a file that is moved, a link never takes the place of a key that another run has created since.
+            # Unlike moving a file, linking it never replaces a key that another run has created in the meantime.
             linked = module("ansible.builtin.file", src=temporary, path=path, state="hard", mode=given["mode"])
             if linked.get("failed") and "exist" not in linked["msg"]:
                 return linked
@@ -48,7 +48,7 @@ class ActionModule(ActionBase):
 
 @contextlib.contextmanager
 def _alone(what: str) -> t.Iterator[None]:
-    """Wait until no other host of this run is at work on the same key."""
+    """Wait until no other host of this run works on the same key."""
     name = f"flows_encryption_{hashlib.sha256(what.encode()).hexdigest()[:16]}"
     folder = vars(constants)["DEFAULT_LOCAL_TMP"]  # of this run alone
     with open(os.path.join(folder, name), "w", encoding="ascii") as file:

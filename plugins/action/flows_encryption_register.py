@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Registers a host's numbers, or says why it cannot, in one task for each host."""
+"""Registers a host's numbers, or fails with the reason why the host cannot continue, in one task for each host."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MODULE = "kaleyra.whatsapp.kaleyra_flows_encryption"
 
 
 class ActionModule(ActionBase):
-    _supports_async = True  # as the module's own action does
+    _supports_async = True  # like the module's own action
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         result = super().run(tmp, task_vars)
@@ -40,5 +40,5 @@ class ActionModule(ActionBase):
         try:
             done: dict[str, t.Any] = register.run(task_vars=task_vars)
         finally:
-            register.cleanup()  # Ansible calls that of this action alone, and a temporary folder with the arguments would stay
+            register.cleanup()  # Ansible only calls this action's own, and the temporary folder with the arguments would remain
         return done

@@ -12,5 +12,5 @@ class ActionModule(ModuleAction):
     spec = SPEC
 
     def _can_work_here(self) -> bool:
-        """Never: it runs once for a key pair, as whoever owns the files. Its arguments are looked at for secrets before."""
+        """Never: it runs once for a key pair, as the owner of the files. Its arguments are still checked for misplaced secrets."""
         return False

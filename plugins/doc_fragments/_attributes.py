@@ -16,7 +16,7 @@ attributes:
   diff_mode:
     description: Returns what has changed, or would change in check mode, with C(--diff).
   idempotent:
-    description: Run twice with the same options, the second time changes nothing.
+    description: When run twice with the same options, the second run changes nothing.
   async:
     support: full
     description: Can be used with C(async).
@@ -27,7 +27,8 @@ options: {}
 attributes:
   action_group:
     support: full
-    description: Use C(group/kaleyra.whatsapp.kaleyra) in C(module_defaults) to set what all tasks of an account share.
+    description: Use C(group/kaleyra.whatsapp.kaleyra) in C(module_defaults) to set common options for all tasks of an account.
+
     membership:
       - kaleyra.whatsapp.kaleyra
 """

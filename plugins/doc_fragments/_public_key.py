@@ -14,7 +14,8 @@ options:
     description:
       - PEM of the public key, RSA with 2048 bits (C(BEGIN PUBLIC KEY)).
       - Carriage returns, missing or extra newlines at the ends, and literal C(\n) sequences are repaired.
-      - Exactly one of O(business_public_key) and O(business_public_key_path) is needed.
+      - Set exactly one of O(business_public_key) and O(business_public_key_path).
+
     type: str
   business_public_key_path:
     description:

@@ -12,43 +12,44 @@ class ModuleDocFragment:
 options:
   read_back:
     description:
-      - Where to read which key a number carries. With V(none) nothing is read.
+      - Where to read which key a number carries. With V(none), nothing is read.
       - V(meta) is Meta's Graph API, which documents its answers. It needs O(meta_access_token), and O(meta_waba_ids) or
         O(meta_phone_number_ids).
-      - V(kaleyra) is a GET request on the URL that sets the key, with O(api_key). What Kaleyra answers to it is not published, so that
-        it may turn out that nothing can be told.
-      - Only GET requests are sent for it, also in check mode.
-      - Where a key is to be registered in any case (C(force)), it is read only after that, unless O(read_back_required) is V(true).
+      - V(kaleyra) is a GET request to the URL that sets the key, with O(api_key). Kaleyra has not published its answer, so the key may turn out to
+        be unreadable.
+      - Only GET requests are sent to read a key, in check mode too.
+      - If a key is registered in any case (C(force)), it is read only after that, unless O(read_back_required) is V(true).
     type: str
     choices: [none, meta, kaleyra]
     default: none
   read_back_required:
     description:
-      - Whether a number fails, before anything is registered for it, when its key cannot be read.
-      - Otherwise a warning says why, and the record counts.
+      - Whether a number fails, before anything is registered for it, if its key cannot be read.
+      - Otherwise there is a warning, and the record is used.
     type: bool
     default: false
   meta_access_token:
     description:
       - Access token of a system user of the business that owns the number's WhatsApp Business Account, with the permission
         C(whatsapp_business_messaging) or C(whatsapp_business_management).
-      - Where it is not given, the environment variable E(META_ACCESS_TOKEN) is used.
+      - If it is not set, the environment variable E(META_ACCESS_TOKEN) is used.
     type: str
   meta_waba_ids:
     description:
-      - IDs of the WhatsApp Business Accounts that the numbers belong to. The IDs of the numbers are looked up there, once in a task.
-      - Where it is not given, the environment variable E(META_WABA_IDS) is used, with commas between the IDs.
+      - IDs of the WhatsApp Business Accounts that the numbers belong to. The phone number IDs are looked up there, once in a task.
+      - If it is not set, the environment variable E(META_WABA_IDS) is used, with commas between the IDs.
     type: list
     elements: str
   meta_phone_number_ids:
     description:
-      - IDs of phone numbers as Meta knows them, by the number in E.164. What is given here is not looked up.
+      - Dictionary of Meta's phone number ID for each number in E.164. Numbers in it are not looked up.
       - The inventory plugin P(kaleyra.whatsapp.waba_numbers#inventory) gives each host the variable C(waba_phone_number_id).
     type: dict
   meta_api_url:
     description:
-      - The Graph API's base URL with its version.
-      - Must be C(https). C(http) is for loopback hosts alone.
+      - Base URL of the Graph API, with its version.
+      - Must be C(https). C(http) is accepted for loopback hosts only.
+
     type: str
     default: https://graph.facebook.com/v23.0
 """

@@ -12,12 +12,13 @@ class ModuleDocFragment:
 options:
   validate_certs:
     description:
-      - Whether to verify the server's certificate. Disable it in tests alone, as anyone on the network path can read the request then.
+      - Whether to verify the server's certificate. Disable it in tests only, because anyone on the network path can read the request then.
     type: bool
     default: true
   ca_path:
     description:
       - PEM file (or hashed folder) with the certificate authorities to trust.
-      - Without it the system's trust store is used, as C(curl) does.
+      - By default, the system's trust store is used, as with C(curl).
+
     type: path
 """

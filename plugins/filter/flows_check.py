@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Steps of the role's check that are computed."""
+"""Filters for the role's check: what to read, and what it means."""
 
 from __future__ import annotations
 

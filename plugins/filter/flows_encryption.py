@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the role's tasks decide, from their results and its plan."""
+"""Filters for the role's tasks: decisions from its plan and from their results."""
 
 from __future__ import annotations
 

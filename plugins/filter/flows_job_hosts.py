@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Hosts of a job that registers the numbers of a survey's answer or of an inventory group."""
+"""Chooses the hosts of a job that registers the numbers of a survey or of an inventory group."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ansible.errors import AnsibleFilterError
 def flows_job_hosts(typed: t.Any, group: str, groups: t.Mapping[str, t.Sequence[str]], limit: str = "", is_slice: bool = False) -> str:
     """Return the hosts of the job.
 
-    :raises AnsibleFilterError: there is nothing to register, or the numbers typed would be left out by the limit
+    :raises AnsibleFilterError: there is nothing to register, or a limit would exclude the numbers that were entered
     """
     numbers = _as_text(typed)
     if not numbers:
         if groups.get(group) or is_slice:
             return group
         if not groups.get("all"):
-            return "localhost"  # the role fails there; raising here would fail a syntax check, which has no inventory
+            return "localhost"  # where the role fails: an error here would fail a syntax check, which has no inventory
         raise AnsibleFilterError(
             f"Nothing to register: no numbers were given, and the inventory has no host in the group {group}."
             " Set flows_encryption_phone_numbers (in AWX: answer the survey), or add the numbers to that group."
@@ -41,11 +41,11 @@ def flows_job_hosts(typed: t.Any, group: str, groups: t.Mapping[str, t.Sequence[
 
 
 def _as_text(typed: t.Any) -> str:
-    """Return what was typed, an empty text for nothing."""
+    """Return what was entered, an empty string for nothing."""
     if isinstance(typed, list):
         try:
             return ", ".join(str(number) for number in typed)
-        except Exception:  # the role's default: inventory_hostname is undefined as there is no host yet, whose error has no public class
+        except Exception:  # the role's default needs inventory_hostname, which is undefined here; the error has no public class
             return ""
     return "" if typed is None else str(typed).strip()
 

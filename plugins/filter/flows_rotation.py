@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the role's rotation decides, from its plan and the results of its tasks."""
+"""Filters for the role's rotation: decisions from its plan and from the results of its tasks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ansible_collections.kaleyra.whatsapp.plugins.module_utils._rotation import 
 def rotation_numbers(
     plan: t.Mapping[str, t.Any], hostvars: t.Mapping[str, t.Any], play_hosts: t.Sequence[str], at_work: t.Sequence[str], pair: str
 ) -> list[dict[str, t.Any]]:
-    # A host that has failed may have the result of an earlier play, and with the strategy free any host may.
+    # A failed host may still have the result of an earlier play, and with the strategy free any host may.
     registrations = {host: hostvars[host].get("flows_encryption_registration") for host in at_work} if plan["shared"] else {}
     return [dataclasses.asdict(number) for number in known_numbers(plan, play_hosts, registrations, pair, normalise_phone_number)]
 
 
 def phone_number_ids(hostvars: t.Mapping[str, t.Any], hosts: t.Sequence[str]) -> dict[str, t.Any]:
-    """Meta's ID of each number whose host has one, by the inventory plugin waba_numbers."""
+    """Return Meta's ID of each number whose host has one from the inventory plugin waba_numbers."""
     return {host: hostvars[host]["waba_phone_number_id"] for host in hosts if hostvars[host].get("waba_phone_number_id")}
 
 

@@ -11,10 +11,10 @@ version_added: 1.0.0
 author:
   - kaleyra.whatsapp contributors (@kaleyra-whatsapp)
 description:
-  - Reads the numbers of WhatsApp Business Accounts from Meta's Graph API, so that a new number cannot be forgotten.
-  - A host's name is its number in E.164, for example C(+919876543210). Its variables are C(waba_id), the ID of its account,
-    C(waba_phone_number_id), its own ID, C(waba_display_phone_number), and one for each of O(fields), all with the prefix C(waba_).
-  - With these hosts, O(kaleyra.whatsapp.kaleyra_flows_encryption#module:read_back=meta) in the role needs no further look-up.
+  - Reads the numbers of WhatsApp Business Accounts from Meta's Graph API, so that no new number is forgotten.
+  - The name of a host is its number in E.164, for example C(+919876543210). Its variables are C(waba_id), the ID of its account,
+    C(waba_phone_number_id), the ID of the number, C(waba_display_phone_number), and one for each of O(fields), all with the prefix C(waba_).
+  - For these hosts, O(kaleyra.whatsapp.kaleyra_flows_encryption#module:read_back=meta) in the role does not need to look up their IDs.
   - The name of the configuration file must end with C(waba_numbers.yml) or C(waba_numbers.yaml).
 requirements:
   - requests
@@ -30,7 +30,7 @@ options:
   meta_access_token:
     description:
       - Access token of a system user of the business that owns the accounts, with the permission C(whatsapp_business_management).
-      - Can be a template, for example to take it from a vault.
+      - Can be a template, for example for a variable from a vault.
     type: str
     required: true
     env:
@@ -46,34 +46,35 @@ options:
       - name: META_WABA_IDS
   meta_api_url:
     description:
-      - The Graph API's base URL with its version. Must be C(https). C(http) is for loopback hosts alone.
+      - Base URL of the Graph API, with its version. Must be C(https). C(http) is accepted for loopback hosts only.
       - Can be a template.
     type: str
     default: https://graph.facebook.com/v23.0
   fields:
-    description: Fields of a phone number that Meta documents, to be read as well.
+    description: Further fields of a phone number to read, from Meta's documentation.
     type: list
     elements: str
     default: [verified_name, status, quality_rating]
   timeout:
-    description: Seconds that one attempt may last as a whole.
+    description: Seconds that one attempt may take as a whole.
     type: int
     default: 30
   retries:
-    description: How many further attempts follow a failure that may pass.
+    description: Number of further attempts after a failure that may be temporary.
     type: int
     default: 3
   validate_certs:
-    description: Whether the certificate of the API host is verified. Set this to V(false) only for tests.
+    description: Whether to verify the certificate of the API host. Disable it in tests only.
     type: bool
     default: true
   ca_path:
-    description: PEM file (or hashed folder) with the certificate authorities to trust. Without it the system's trust store counts.
+    description: PEM file (or hashed folder) with the certificate authorities to trust. By default, the system's trust store is used.
     type: path
 notes:
-  - Where the API cannot be read, or refuses, this source fails and gives no hosts. By default, Ansible goes on with a warning when a
-    source fails. Set E(ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED) to V(true) to have it stop. AWX stops by itself.
-  - A number that is listed twice, by two accounts for example, is an error, as it cannot be told which of its IDs is in use.
+  - If the API cannot be read, or refuses, this source fails and gives no hosts. By default, Ansible continues with a warning if a
+    source fails. Set E(ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED) to V(true) to make it stop. AWX always stops.
+  - A number that is listed twice, for example by two accounts, is an error, because it is not clear which of its IDs is in use.
+
 """
 
 EXAMPLES = r"""

@@ -12,13 +12,13 @@ version_added: 1.0.0
 author:
   - kaleyra.whatsapp contributors (@kaleyra-whatsapp)
 description:
-  - Reads the role's variables for each host, checks them, and returns the distinct key pairs and endpoints. The role's tasks use it. It is of
-    no use elsewhere.
-  - The result holds passphrases and the app secret, so the task needs C(no_log).
+  - Reads and checks the role's variables for each host, and returns the distinct key pairs and endpoints. It is only meant for the tasks of the
+    role P(kaleyra.whatsapp.flows_encryption#role).
+  - The result contains passphrases and the app secret, so the task needs C(no_log).
 attributes:
   action:
     support: full
-    description: Has an action plugin, and runs on the controller alone.
+    description: Has an action plugin, and runs on the controller only.
   check_mode:
     support: full
     description: Changes nothing in any mode.
@@ -29,7 +29,7 @@ options:
   all_hosts:
     description:
       - Whether to plan for all hosts of the batch, in a task with C(run_once).
-      - With the strategies C(free) and C(host_pinned), which do not know C(run_once), nothing is planned then, and RV(shared) is V(false).
+      - With the strategies C(free) and C(host_pinned), which do not support C(run_once), nothing is planned then, and RV(shared) is V(false).
     type: bool
     default: false
   whole_play:
@@ -37,7 +37,7 @@ options:
     type: bool
     default: false
   registers:
-    description: Whether the run registers numbers, so that account, numbers and options are checked as well.
+    description: Whether the run registers numbers. If so, account, numbers and options are checked as well.
     type: bool
     default: true
 """
@@ -64,7 +64,8 @@ shared:
   type: bool
   sample: true
 hosts:
-  description: The part of each host.
+  description: The plan for each host.
+
   returned: when something was planned
   type: dict
   sample: {}

@@ -7,31 +7,33 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: flows_encryption_private_key
-short_description: Create a private key where there is none
+short_description: Create a private key if it does not exist
 version_added: 1.0.0
 author:
   - kaleyra.whatsapp contributors (@kaleyra-whatsapp)
 description:
-  - Creates an RSA key with M(community.crypto.openssl_privatekey) under a temporary name and links it into place, so that no key that is there
-    is ever overwritten. Should two runs find no key at the same moment, the first one linked is the key of both.
-  - Hosts of one run that come to it at the same time, as with the strategy C(free), create one key. The role's tasks use it.
+  - Creates an RSA key with M(community.crypto.openssl_privatekey) under a temporary name and links it into place, so that an existing key is
+    never overwritten. If two runs create a key at the same time, both use the one that was linked first.
+  - Hosts of a run that reach the task at the same time, as with the strategy C(free), create one key. It is meant for the tasks of the role
+    P(kaleyra.whatsapp.flows_encryption#role).
 attributes:
   action:
     support: full
     description: Has an action plugin.
   check_mode:
     support: full
-    description: Creates nothing then.
+    description: Creates nothing in check mode.
   diff_mode:
     support: none
-    description: Shows nothing of a private key.
+    description: Shows nothing, because it creates a private key.
 options:
   path:
     description: Path of the private key.
     type: path
     required: true
   temporary_path:
-    description: Path in the same folder that the key is created under. What a killed run left there is replaced.
+    description: Path in the same folder under which the key is created. A file that a killed run left there is replaced.
+
     type: path
     required: true
   format:

@@ -7,34 +7,34 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: flows_encryption_register
-short_description: Register the numbers of a host of the role flows_encryption
+short_description: Register the numbers of a host for the role flows_encryption
 version_added: 1.0.0
 author:
   - kaleyra.whatsapp contributors (@kaleyra-whatsapp)
 description:
-  - Runs M(kaleyra.whatsapp.kaleyra_flows_encryption), unless the role's plan says that the host cannot go on. The role's tasks use it. It is of
-    no use elsewhere.
+  - Runs M(kaleyra.whatsapp.kaleyra_flows_encryption), or fails if the host cannot continue according to the role's plan. It is only meant for
+    the tasks of the role P(kaleyra.whatsapp.flows_encryption#role).
 attributes:
   action:
     support: full
     description: Has an action plugin.
   check_mode:
     support: full
-    description: As M(kaleyra.whatsapp.kaleyra_flows_encryption) does.
+    description: The same as M(kaleyra.whatsapp.kaleyra_flows_encryption).
   diff_mode:
     support: full
-    description: As M(kaleyra.whatsapp.kaleyra_flows_encryption) does.
+    description: The same as M(kaleyra.whatsapp.kaleyra_flows_encryption).
 options:
   registration:
     description: Options of M(kaleyra.whatsapp.kaleyra_flows_encryption), with C(phone_numbers).
     type: dict
     required: true
   stop:
-    description: Why the host cannot go on. The task fails with this message, and nothing is registered. Empty where nothing stops it.
+    description: Why the host cannot continue. The task fails with this message, and nothing is registered. Empty if it can continue.
     type: str
     default: ""
   pending:
-    description: Whether the key pair is yet to be created, in check mode. The task is then changed.
+    description: Whether the key pair does not exist yet, in check mode. The task is reported as changed then.
     type: bool
     default: false
 """
@@ -51,7 +51,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 numbers:
-  description: As M(kaleyra.whatsapp.kaleyra_flows_encryption) returns it, like everything else.
+  description: The result of each number. All return values are those of M(kaleyra.whatsapp.kaleyra_flows_encryption).
+
   returned: when numbers were tried
   type: list
   elements: dict

@@ -12,13 +12,13 @@ version_added: 1.0.0
 author:
   - kaleyra.whatsapp contributors (@kaleyra-whatsapp)
 description:
-  - Sends a health check to a Flow endpoint as WhatsApp does. It encrypts the request under the public key, signs it with the app secret
-    if one is given, and decrypts the answer.
-  - An endpoint that answers it holds the private key, and encrypts as WhatsApp's client expects. One that holds another key fails with the
-    first customer, so verify it before the public key is registered.
-  - Two counter-checks follow. A request under a foreign key must be refused with HTTP 421, on which WhatsApp fetches the new public key
-    after a rotation. With O(app_secret), a request with a wrong signature must be refused with HTTP 432. An endpoint that accepts one
-    of them is a warning.
+  - Sends a health check to a Flow endpoint as WhatsApp does. It encrypts the request with the public key, signs it with O(app_secret) if that is
+    set, and decrypts the answer.
+  - An endpoint that answers the health check holds the private key, and encrypts as WhatsApp's client expects. If it holds another key, Flows
+    fail from the first customer on, so verify it before you register the public key.
+  - Two counter-checks follow. A request with a foreign key must be refused with HTTP 421, because WhatsApp fetches the new public key after a
+    rotation only then. With O(app_secret), a request with a wrong signature must be refused with HTTP 432. If the endpoint accepts one of them,
+    there is a warning.
 extends_documentation_fragment:
   - kaleyra.whatsapp._attributes
   - kaleyra.whatsapp._public_key
@@ -29,7 +29,7 @@ requirements:
 attributes:
   check_mode:
     support: full
-    description: Sends the requests in check mode too, as they change nothing.
+    description: Sends the same requests, because they change nothing.
   diff_mode:
     support: none
     description: Changes nothing, so there is no difference to show.
@@ -40,13 +40,13 @@ options:
   url:
     description:
       - URL of the Flow endpoint, as in the Flow's settings at Meta.
-      - Must be C(https). C(http) is for loopback hosts alone.
+      - Must be C(https). C(http) is accepted for loopback hosts only.
     type: str
     required: true
   app_secret:
     description:
-      - Secret of the Meta app that the endpoint belongs to. WhatsApp signs its requests with it (C(X-Hub-Signature-256)).
-      - Without it the request is unsigned, and an endpoint that checks signatures refuses it.
+      - App secret of the Meta app that the endpoint belongs to. WhatsApp signs its requests with it (C(X-Hub-Signature-256)).
+      - Without it, the request is unsigned, and an endpoint that checks signatures refuses it.
     type: str
   timeout:
     description:
@@ -54,9 +54,9 @@ options:
     type: int
     default: 10
 notes:
-  - An empty string counts as not given, for every option.
+  - An empty string counts as not set, for every option.
   - Proxies are taken from the environment (E(HTTPS_PROXY), E(NO_PROXY)). Redirects are not followed.
-  - Failed requests are not repeated. To wait for an endpoint, use C(until), as in the example.
+  - Failed requests are not repeated. To wait for an endpoint, use C(until) as in the example.
 seealso:
   - module: kaleyra.whatsapp.kaleyra_flows_encryption
   - name: Implementing endpoints for Flows
@@ -96,7 +96,7 @@ fingerprint:
   type: str
   sample: 61:fa:89:3e:ff:90:f2:15:8d:cb:4a:3d:9c:52:b2:47:dc:e8:11:6e:53:5f:28:dd:48:3d:97:7c:ae:7f:48:2a
 latency_ms:
-  description: Milliseconds from connecting to the last byte of the answer, null without an answer. From 1000 on there is a warning.
+  description: Milliseconds from connecting to the last byte of the answer, null without an answer. From 1000, there is a warning.
   returned: always, once the options are valid
   type: int
   sample: 84
@@ -107,15 +107,15 @@ http_status:
   sample: 200
 foreign_key:
   description:
-    - Answer to a request under a key whose private key nobody holds. C(http_status), null without an answer (C(msg) then says why), and
-      C(refused), whether it was HTTP 421. Null where the endpoint is not active.
+    - Answer to a request that is encrypted with a key whose private key nobody holds. C(http_status) is null without an answer, and C(msg) gives
+      the cause then. C(refused) is true if the status was HTTP 421. Null if the endpoint is not active.
   returned: always, once the options are valid
   type: dict
   sample: {"http_status": 421, "refused": true}
 wrong_signature:
   description:
-    - Answer to a request with a wrong signature, in the same form. C(refused) tells whether it was HTTP 432.
-    - Null without O(app_secret), and where the endpoint is not active.
+    - Answer to a request with a wrong signature, in the same form. C(refused) is true if the status was HTTP 432.
+    - Null without O(app_secret), or if the endpoint is not active.
   returned: always, once the options are valid
   type: dict
   sample: {"http_status": 432, "refused": true}
@@ -124,7 +124,8 @@ cause:
     - Why the verification failed. One of V(key_mismatch) (HTTP 421), V(signature_refused) (HTTP 432), V(redirect), V(http_status)
       (any other), V(timeout), V(tls), V(connection), V(not_base64), V(clear_json), V(iv_not_inverted), V(wrong_tag),
       V(not_decryptable), V(not_json) and V(not_active).
-  returned: when the endpoint was asked and the verification failed
+  returned: when the request was sent and the verification failed
+
   type: str
   sample: key_mismatch
 """

@@ -7,69 +7,69 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: flows_key_rotation
-short_description: Plan and carry out the steps of a rotation of a key pair of WhatsApp Flows
+short_description: Plan and apply the steps of a key pair rotation of WhatsApp Flows
 version_added: 1.0.0
 author:
   - kaleyra.whatsapp contributors (@kaleyra-whatsapp)
 description:
-  - Replaces a private key by a next one, and keeps the replaced one until no number may carry it any more. Its steps are those of the
-    entry point C(rotate) of the role P(kaleyra.whatsapp.flows_encryption#role), which makes the next key, has the endpoint hold both keys, and
-    registers the next key in between.
-  - Beside the current private key C(private.pem) there are the next one, C(private.next.pem), until it is promoted, and the previous one,
-    C(private.previous.pem), until it is retired; each with its public key.
-  - A plan is made once, and each further step is given it. A step that changes files holds a lock on the key pair, reads the files
-    again, and fails without a change when they are not what the plan was made from, because another run was faster.
-  - A private key file is never overwritten without its key keeping another name, and never removed while a number may carry its key.
-  - Can be killed at any moment. What is left undone is done by the next run.
+  - Replaces a private key with the next one, and keeps the previous one until no number may carry it any more. The entry point C(rotate) of the
+    role P(kaleyra.whatsapp.flows_encryption#role) uses these steps. In between, it creates the next key, deploys both keys to the endpoint, and
+    registers the next key.
+  - Beside the current private key C(private.pem), there is the next one, C(private.next.pem), until it is promoted, and the previous one,
+    C(private.previous.pem), until it is retired, each with its public key.
+  - The plan is made once and passed to each further step. A step that changes files locks the key pair and reads the files again. If they have
+    changed since the plan was made, because another run was faster, it fails without a change.
+  - A private key file is never overwritten unless its key also has another name, and never removed while a number may carry its key.
+  - Can be interrupted at any time. The next run completes what was not done.
 attributes:
   check_mode:
     support: full
-    description: Tells the plan, and what each step would do as far as it can be foreseen. Nothing is written.
+    description: Returns the plan, and what each step would do as far as that can be predicted. Writes nothing.
   diff_mode:
     support: none
-    description: Changes private keys, of which nothing is shown. The fingerprints are in RV(plan).
+    description: Shows nothing, because it changes private keys. The fingerprints are in RV(plan).
   idempotent:
     support: full
-    description: A step that is done already changes nothing.
+    description: A step that has already been done changes nothing.
 options:
   step:
     description:
-      - V(plan) reads the key files and decides what is to be done. It changes nothing.
-      - V(stage) links the newly made private key at RV(new_private_key_path) as the next key, where the plan begins a rotation, and the
-        current key as the previous one. Where another run has staged a next key in the meantime, that one is taken.
-      - V(promote) puts the next key in the current one's place, if every known number carries it. Otherwise nothing is changed and
-        RV(obstacles) says why.
+      - V(plan) reads the key files and decides what to do. It changes nothing.
+      - V(stage) links the new private key at RV(new_private_key_path) as the next key, if the plan begins a rotation, and the
+        current key as the previous one. If another run has staged a next key in the meantime, that one is used.
+      - V(promote) replaces the current key with the next one, if every known number carries the next key. Otherwise nothing is changed, and
+        RV(obstacles) gives the reasons.
       - V(clean_up) removes the name of the next key after it was promoted.
-      - V(retire) removes the previous key, if the plan says so and no number may carry it.
+      - V(retire) removes the previous key, if that is planned and no number may carry it.
     type: str
     required: true
     choices: [plan, stage, promote, clean_up, retire]
   private_key_path:
-    description: Path of the current private key. The next and the previous one are beside it.
+    description: Path of the current private key. The next and the previous one are in the same folder.
     type: path
     required: true
   public_key_path:
-    description: Path of the current public key. By default C(.pub.pem) takes the place of the private key's extension.
+    description: Path of the current public key. By default, the private key's path with the extension C(.pub.pem).
     type: path
   private_key_passphrase:
     description: Passphrase of the private keys.
     type: str
   plan:
     description:
-      - For every step but V(plan), the RV(plan) that the step before it returned.
-      - For the step V(plan), the plan that the same run made for the key pair before, in another play or batch. Its time counts, and no
-        further rotation is begun.
+      - For every step but V(plan), the RV(plan) that the previous step returned.
+      - For the step V(plan), the plan that the same run has already made for the key pair, in another play or batch. Its time is used, and no
+        further rotation begins.
     type: dict
   rotate_after:
-    description: Age of the current key from which on it is rotated, such as V(90d), V(12h), V(30m) or a number of seconds.
+    description: Age from which the current key is rotated, such as V(90d), V(12h), V(30m) or a number of seconds.
     type: str
     default: 1d
   keep_previous:
-    description: How long the previous key is kept after its replacement, in the same form.
+    description: How long the previous key is kept after it was replaced, in the same form.
     type: str
     default: 7d
   retire_previous:
-    description: Whether the previous key is removed as soon as no number may carry it. No rotation is begun then.
+    description: Whether to remove the previous key as soon as no number may carry it. No rotation begins then.
     type: bool
     default: false
   numbers:
@@ -87,13 +87,13 @@ options:
         type: str
         required: true
       registered:
-        description: Fingerprint of the key that is registered for it by the outcome of this run. Not given where that failed or was not tried.
+        description: Fingerprint of the key that this run has registered for it. Not set if that failed or was not tried.
         type: str
       uses_this_pair:
-        description: Whether the number uses this key pair. Not given where that is not known.
+        description: Whether the number uses this key pair. Not set if that is not known.
         type: bool
   records:
-    description: For V(promote) and V(retire), what is on record of any number, by M(kaleyra.whatsapp.kaleyra_flows_encryption_info).
+    description: For V(promote) and V(retire), the records of all numbers, from M(kaleyra.whatsapp.kaleyra_flows_encryption_info).
     type: list
     elements: dict
     suboptions:
@@ -102,11 +102,11 @@ options:
         type: str
         required: true
       possible:
-        description: Fingerprints of the keys that it may carry. Not given where it may be any key.
+        description: Fingerprints of the keys that it may carry. Not set if it may carry any key.
         type: list
         elements: str
   limited:
-    description: Whether this run sees only a part of the hosts (C(--limit)). Nothing is promoted or retired then.
+    description: Whether this run covers only some of the hosts (C(--limit)). Nothing is promoted or retired then.
     type: bool
     default: false
 notes:
@@ -117,21 +117,21 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Ask what a rotation would do
+- name: Plan a rotation
   kaleyra.whatsapp.flows_key_rotation:
     step: plan
     private_key_path: /etc/flows/private.pem
     rotate_after: 90d
   register: rotation
 
-- name: Show the answer
+- name: Show the plan
   ansible.builtin.debug:
     msg: "{{ rotation.msg }}"
 """
 
 RETURN = r"""
 plan:
-  description: What this run does with the key pair, for the next step's O(plan).
+  description: What this run does with the key pair. Pass it to the next step as O(plan).
   returned: success
   type: dict
   contains:
@@ -142,57 +142,58 @@ plan:
       type: str
       sample: begin
     current:
-      description: Fingerprint of the current key that the plan was made from.
+      description: Fingerprint of the current key when the plan was made.
       type: str
     next:
-      description: Fingerprint of the next key, null where there is none.
+      description: Fingerprint of the next key, null if there is none.
       type: str
     previous:
-      description: Fingerprint of the previous key, null where there is none.
+      description: Fingerprint of the previous key, null if there is none.
       type: str
     target:
-      description: Fingerprint of the key that every number is to carry, null while it is still to be made.
+      description: Fingerprint of the key that every number is to carry, null if it does not exist yet.
       type: str
     other:
-      description: Fingerprint of the key that numbers may still carry beside it, null where there is none.
+      description: Fingerprint of the other key that numbers may still carry, null if there is none.
       type: str
     retires:
-      description: Whether that one is removed in this run, once no number may carry it.
+      description: Whether this run removes C(other) once no number may carry it.
       type: bool
     now:
       description: When the plan was made, in seconds since 1970 (UTC).
       type: float
 public_key:
-  description: PEM of the public key that every number is to carry. Empty while it is still to be made.
+  description: PEM of the public key that every number is to carry. Empty if it does not exist yet.
   returned: success
   type: str
 other_public_key:
-  description: PEM of the public key that numbers may still carry beside it. Empty where there is none.
+  description: PEM of the other public key that numbers may still carry. Empty if there is none.
   returned: success
   type: str
 private_key_paths:
-  description: Paths of the private keys that exist, which the endpoint is to hold. Two of them can be the same key.
+  description: Paths of the private keys to deploy to the endpoint. Two of them can be the same key.
   returned: success
   type: list
   elements: str
   sample: [/etc/flows/private.pem, /etc/flows/private.next.pem, /etc/flows/private.previous.pem]
 new_private_key_path:
-  description: Where the next private key is to be made, if the plan begins a rotation.
+  description: Path where the next private key has to be created, if the plan begins a rotation.
   returned: with the step V(plan)
   type: str
   sample: /etc/flows/private.next.pem.flows_encryption.new
 obstacles:
-  description: Why nothing was promoted or removed, empty where nothing is in the way.
+  description: Why nothing was promoted or removed, empty if there is no obstacle.
   returned: with the steps V(promote) and V(retire)
   type: list
   elements: str
   sample: ["without the key in this run: +919876543210"]
 retires:
-  description: Whether the step V(retire) would remove the previous key now, so that the endpoint can be given the current key alone before.
+  description: Whether the step V(retire) would remove the previous key now. Deploy only the current key to the endpoint before.
   returned: with the step V(promote)
   type: bool
 msg:
-  description: What was found or done, in a sentence or two. On failure, the cause and what to do.
+  description: What was found or done. On failure, the cause and what to do.
+
   returned: always
   type: str
   sample: No rotation begins, as the current key is not old enough.

@@ -7,22 +7,23 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: kaleyra_flows_encryption
-short_description: Register the public key that WhatsApp Flows of a number are encrypted with
+short_description: Register the public key that encrypts the WhatsApp Flows of a number
 version_added: 1.0.0
 author:
   - kaleyra.whatsapp contributors (@kaleyra-whatsapp)
 description:
-  - Makes WhatsApp Business numbers carry one RSA public key, with the call C(flows_encryption) of Kaleyra's WhatsApp Flow API v2. It
-    takes one number, or a list of thousands, which is much faster than a loop.
-  - The number must be registered, its WABA onboarded on Kaleyra's WhatsApp API v2, and the account must have an active WhatsApp plan.
-  - This module keeps a small record for each number of the key that was last confirmed, and sends nothing while the wanted key is on
-    record. With O(read_back) it reads which key the number carries, and goes by that instead of the record.
-  - The record is written before the request as unconfirmed, and confirmed after a success. After a crash or a lost answer
+  - Registers an RSA public key for WhatsApp Business numbers, with the call C(flows_encryption) of Kaleyra's WhatsApp Flow API v2. Use it for
+    one number, or for a list of thousands, which is much faster than a loop.
+  - The number must be registered on WhatsApp, its WhatsApp Business Account (WABA) onboarded on Kaleyra's WhatsApp API v2, and the account must
+    have an active WhatsApp plan.
+  - For each number, the module keeps a small record of the key that was last confirmed, and sends nothing while that is the wanted key. With
+    O(read_back), it reads which key the number carries, and uses that instead of the record.
+  - The record is written as unconfirmed before the request, and confirmed after a success. After a crash or a lost answer
     in between, the next run registers the key again, which is harmless.
 requirements:
   - requests
   - cryptography
-  - Both are needed only where a key is to be registered.
+  - Both are needed only to register a key or to read one back.
 attributes:
   check_mode:
     support: full
@@ -31,108 +32,107 @@ attributes:
       - Returns the same RV(ignore:changed), RV(reason) and RV(ignore:diff) as a real run would.
   diff_mode:
     support: full
-    description: Shows public facts alone.
+    description: Shows public data only.
   idempotent:
     support: partial
     description:
-      - Idempotent as far as the record tells, or O(read_back). Without the latter, a key that somebody else has set for the number since is
-        not seen, and neither is a number that was registered again on WhatsApp and lost its key. Use O(read_back), O(force) or
-        O(cache_valid_time) for that.
-      - Where the record does not outlive the run, as in a container, the key is registered again in each run, unless it is read back.
+      - Depends on the record, or on O(read_back). Without the latter, the module does not notice if somebody else has set another key since, or
+        if the number was registered again on WhatsApp and lost its key. Use O(read_back), O(force) or O(cache_valid_time) for that.
+      - If the record does not outlive the run, as in a container, each run registers the key again, unless it is read back.
   action_group:
     description:
-      - Use C(group/kaleyra.whatsapp.kaleyra) in C(module_defaults) to set what all tasks of an account share, as in the example. The other
+      - Use C(group/kaleyra.whatsapp.kaleyra) in C(module_defaults) to set common options for all tasks of an account, as in the example. The other
         module of the group is M(kaleyra.whatsapp.kaleyra_flows_encryption_info).
-      - Both have O(pod), O(api_url), O(sid), O(api_key), O(cache_path), O(timeout), O(retries), O(validate_certs), O(ca_path),
+      - Both modules have O(pod), O(api_url), O(sid), O(api_key), O(cache_path), O(timeout), O(retries), O(validate_certs), O(ca_path),
         O(phone_numbers), O(business_public_key), O(business_public_key_path), O(concurrency), O(max_requests_per_second), O(read_back) and
-        what belongs to it. Set the defaults of other options for this module alone.
+        the options that belong to it. Set defaults of other options for this module only.
 options:
   pod:
     description:
-      - The pod that the account is on. V(in) is C(api.in.kaleyra.io), V(sg) is C(api.kaleyra.io), V(eu) is C(api.eu.kaleyra.io),
+      - Pod of the account. V(in) is C(api.in.kaleyra.io), V(sg) is C(api.kaleyra.io), V(eu) is C(api.eu.kaleyra.io),
         V(na) is C(api.na.kaleyra.ai).
-      - Exactly one of O(pod) and O(api_url) is needed.
-      - Where neither is given, the environment variables E(KALEYRA_POD) and E(KALEYRA_API_URL) are used.
+      - Set exactly one of O(pod) and O(api_url).
+      - If neither is set, the environment variables E(KALEYRA_POD) and E(KALEYRA_API_URL) are used.
     type: str
     choices: [in, sg, eu, na]
   api_url:
     description:
-      - The API's base URL in place of O(pod), for example for a new domain.
-      - Must be C(https). C(http) is for loopback hosts alone.
+      - Base URL of the API, instead of O(pod), for example for a new domain.
+      - Must be C(https). C(http) is accepted for loopback hosts only.
     type: str
   sid:
     description:
       - Account SID, for example V(HXAP16XXXXXX97IN).
-      - Where it is not given, the environment variable E(KALEYRA_SID) is used. One of them is needed.
+      - Required, unless the environment variable E(KALEYRA_SID) is set.
     type: str
   api_key:
     description:
       - API key of the account.
-      - Where it is not given, the environment variable E(KALEYRA_API_KEY) is used. One of them is needed.
+      - Required, unless the environment variable E(KALEYRA_API_KEY) is set.
     type: str
   phone_number:
     description:
       - The business number in E.164, for example V(+919876543210).
-      - Spaces, dots, dashes, brackets and a missing plus sign are accepted. A missing plus sign gives a warning with the country that
-        the number is then one of.
-      - Exactly one of O(phone_number) and O(phone_numbers) is needed.
+      - Spaces, dots, dashes, brackets and a missing plus sign are accepted. A missing plus sign causes a warning with the country of the
+        resulting number.
+      - Set exactly one of O(phone_number) and O(phone_numbers).
     type: str
   phone_numbers:
     description:
-      - Business numbers, in place of O(phone_number). A number that is listed twice is registered once.
-      - Each has a record and an outcome of its own in RV(numbers). Every number is tried, and the task fails at the end if one failed
-        or is not a number.
-      - With an empty list nothing is done.
+      - Business numbers, instead of O(phone_number). A number that is listed twice is registered once.
+      - Each number has its own record, and its own outcome in RV(numbers). Every number is tried, and the task fails at the end if one
+        failed or is not a number.
+      - With an empty list, nothing is done.
     type: list
     elements: str
   known_fingerprint:
     description:
       - Fingerprint of the key that you know the number to carry, as returned in RV(fingerprint).
       - Cannot be used with O(phone_numbers).
-      - Takes the place of the record. Nothing is read from or written to O(cache_path) then, and O(cache_valid_time) has no effect.
-      - Give it for a number always or never, as an older record on disk is not updated.
-      - Keep it only after a success. After a failure with RV(outcome=unknown) it is no longer known, so set O(force).
+      - Replaces the record. Nothing is read from or written to O(cache_path) then, and O(cache_valid_time) has no effect.
+      - For each number, set it always or never, because an older record on disk is not updated.
+      - Store it only after a success. After a failure with RV(outcome=unknown), it is no longer known, so set O(force).
     type: str
   cache_path:
     description:
-      - Folder of the records, on the host where the task runs. It is created when needed.
-      - Each API host, account and number has a file of its own, so any number of hosts and processes can share the folder.
-      - On a local connection, a relative path is one from the working directory of C(ansible-playbook).
+      - Folder of the records, on the host where the task runs. It is created if needed.
+      - Each API host, account and number has its own file, so any number of hosts and processes can share the folder.
+      - On a local connection, a relative path is relative to the working directory of C(ansible-playbook).
     type: path
     default: ~/.ansible/kaleyra_flows_encryption
   cache_valid_time:
     description:
       - A record that is older than this many seconds is ignored, and the key is registered again.
-      - Where it is not given, records do not age.
+      - By default, records do not expire.
     type: int
   force:
     description:
-      - Whether to register the key whatever the record says.
+      - Whether to register the key even if the record is up to date.
     type: bool
     default: false
   timeout:
     description:
-      - Seconds for each attempt as a whole, from looking up the name to the last byte of the answer.
+      - Seconds for each attempt as a whole, from the name look-up to the last byte of the answer.
     type: int
     default: 30
   retries:
     description:
-      - How many further attempts follow a failure that may pass. These are failures of the connection, and the HTTP statuses 429, 500,
+      - Number of further attempts after a failure that may be temporary, that is, a connection failure or one of the HTTP statuses 429, 500,
         502, 503 and 504.
-      - The pause before each is as long as the server asks for (C(Retry-After)), otherwise about 1, 2, 4 seconds and so on, and never longer than
-        O(timeout).
+      - The pause before each attempt is as long as the server asks for (C(Retry-After)), or else about 1, 2, 4 seconds and so on, but never
+        longer than O(timeout).
     type: int
     default: 3
   concurrency:
     description:
-      - How many of O(phone_numbers) are registered at once, each over a connection of its own, from V(1) to V(100).
+      - How many of O(phone_numbers) are registered at once, each over its own connection, from V(1) to V(100).
     type: int
     default: 8
   max_requests_per_second:
     description:
-      - Most requests a second for O(phone_numbers), further attempts included, evenly spaced. V(0.5) is one every two seconds.
-      - By default as many as O(concurrency) allows.
-      - Whatever it is, an HTTP status 429 holds all numbers of the task for as long as the API asks for. They go on at the rate that had
+      - Maximum number of requests a second for O(phone_numbers), further attempts included, evenly spaced. V(0.5) is one every two seconds.
+      - By default, there is no limit other than O(concurrency).
+      - In any case, an HTTP status 429 pauses all numbers of the task for as long as the API asks for. They continue at the rate that had
         succeeded until then, and speed up with each success.
     type: float
 extends_documentation_fragment:
@@ -142,12 +142,12 @@ extends_documentation_fragment:
   - kaleyra.whatsapp._read_back
   - kaleyra.whatsapp._tls
 notes:
-  - An empty string counts as not given, for every option. Credential forms and surveys use it for a blank field.
+  - An empty string counts as not set, for every option. Credential forms and surveys use it for a blank field.
   - On a local connection without C(become), C(async) and C(environment), the work is done inside Ansible's own worker, which is
-    much faster than a process for each number. In every other case the module runs on the task's host, with the same results.
+    much faster than a process for each number. Otherwise the module runs on the task's host, with the same results.
   - Proxies are taken from the environment (E(HTTPS_PROXY), E(NO_PROXY)). Credentials from a C(.netrc) are not used, and redirects are
     not followed.
-  - Of the API's answer only an HTTP status 200 with the code C(WA-200) and C(data.success) V(true) counts as a success.
+  - Only an answer with the HTTP status 200, the code C(WA-200) and C(data.success) V(true) counts as a success.
 seealso:
   - module: kaleyra.whatsapp.kaleyra_flows_encryption_info
   - module: kaleyra.whatsapp.flows_endpoint_ping
@@ -176,7 +176,7 @@ EXAMPLES = r"""
     business_public_key: "{{ lookup('ansible.builtin.file', 'public.pem') }}"
     max_requests_per_second: 20
 
-- name: Register it again once a month, whatever the record says
+- name: Register it again once a month, even if the record is up to date
   kaleyra.whatsapp.kaleyra_flows_encryption:
     pod: eu
     sid: HXAP16XXXXXX97IT
@@ -185,7 +185,7 @@ EXAMPLES = r"""
     business_public_key_path: /etc/flows/public.pem
     cache_valid_time: 2592000
 
-- name: Register it where records are lost, with the fingerprint kept by the inventory
+- name: Register it where records are lost, with the fingerprint from the inventory
   kaleyra.whatsapp.kaleyra_flows_encryption:
     pod: na
     sid: HXAP16XXXXXX97US
@@ -194,7 +194,7 @@ EXAMPLES = r"""
     business_public_key: "{{ flows_public_key }}"
     known_fingerprint: "{{ flows_registered_fingerprint | default('') }}"
 
-- name: Register it for the numbers that do not carry it, whatever their records say
+- name: Register it for the numbers that do not carry it, even if their records are up to date
   kaleyra.whatsapp.kaleyra_flows_encryption:
     pod: in
     sid: HXAP16XXXXXX97IN
@@ -205,7 +205,7 @@ EXAMPLES = r"""
     meta_access_token: "{{ vault_meta_access_token }}"
     meta_waba_ids: ["102290129340398"]
 
-- name: Set once what the tasks of an account share
+- name: Set the common options of an account once
   module_defaults:
     group/kaleyra.whatsapp.kaleyra:
       pod: eu
@@ -218,7 +218,7 @@ EXAMPLES = r"""
         phone_number: "+393331234567"
         business_public_key_path: /etc/flows/public.pem
 
-    - name: Ask which number of the account carries which key
+    - name: Read which number of the account carries which key
       kaleyra.whatsapp.kaleyra_flows_encryption_info:
       register: flows
 """
@@ -232,35 +232,35 @@ phone_number:
 fingerprint:
   description:
     - SHA-256 of the wanted key's DER SubjectPublicKeyInfo, lower-case hex with colons.
-    - The same string as RV(community.crypto.openssl_publickey_info#module:fingerprints) has in C(sha256).
+    - The same string as C(sha256) in RV(community.crypto.openssl_publickey_info#module:fingerprints).
   returned: always, once the options are valid
   type: str
   sample: 61:fa:89:3e:ff:90:f2:15:8d:cb:4a:3d:9c:52:b2:47:dc:e8:11:6e:53:5f:28:dd:48:3d:97:7c:ae:7f:48:2a
 previous_fingerprint:
-  description: Fingerprint of the key that the number was known to carry before, null if that was not known.
+  description: Fingerprint of the key that the number was known to carry before, null if unknown.
   returned: with O(phone_number), once the options are valid
   type: str
   sample: null
 reason:
   description:
-    - Why the key was registered, or was not.
-    - V(up_to_date) is the only reason not to. V(absent) means that there is no record, V(different) that another key is on record,
-      V(expired) that the record is older than O(cache_valid_time), V(forced) that only O(force) asked for it, V(unconfirmed) that an
-      earlier registration did not complete, V(unreadable) that the record cannot be read or is that of another number.
-    - With O(read_back), V(up_to_date), V(absent) and V(different) are about what the number carries. V(drifted) means that it carries
-      another key than the wanted one that is on record, or none, V(mismatch) that it carries the wanted key with that status.
+    - Why the key was registered or not.
+    - V(up_to_date) is the only reason not to register it. V(absent) means that there is no record, V(different) that another key is on record,
+      V(expired) that the record is older than O(cache_valid_time), V(forced) that it was registered only because of O(force), V(unconfirmed)
+      that an earlier registration did not complete, V(unreadable) that the record cannot be read or belongs to another number.
+    - With O(read_back), V(up_to_date), V(absent) and V(different) refer to the key that the number carries. V(drifted) means that the wanted key is
+      on record, but the number carries another key or none, V(mismatch) that it carries the wanted key with that status.
   returned: with O(phone_number), once the options are valid
   type: str
   sample: absent
 attempts:
-  description: How many HTTP requests were sent, for all numbers together.
+  description: Number of HTTP requests that were sent, for all numbers together.
   returned: always, once the options are valid
   type: int
   sample: 1
 held_fingerprint:
   description:
     - Fingerprint of the key that the number carried, as read before anything was registered.
-    - Null for no key, and where it could not be read.
+    - Null if the number carried no key, or if the key could not be read.
   returned: with O(phone_number) and O(read_back)
   type: str
   sample: null
@@ -272,7 +272,7 @@ held_status:
 verified:
   description:
     - Whether the number was seen to carry the key after it was registered. V(false) is a failure with RV(outcome=unknown).
-    - Null where that could not be read, and where nothing was registered.
+    - Null if that could not be read, or if nothing was registered.
   returned: with O(phone_number) and O(read_back)
   type: bool
   sample: true
@@ -294,18 +294,19 @@ message:
 outcome:
   description:
     - What a failed call means for the number.
-    - V(rejected) means that the API refused and the number keeps the key it had, V(unknown) that the key may or may not have been
-      registered. The next run registers it again in both cases.
+    - V(rejected) means that the API refused the key and the number keeps the one it had, V(unknown) that the key may or may not have been
+      registered. In both cases, the next run registers it again.
+
   returned: with O(phone_number), on failure after a call
   type: str
   sample: rejected
 numbers:
   description:
     - Outcome of each number, in the order of O(phone_numbers).
-    - RV(ignore:changed) of the task is true if one number changed, also if another one failed.
-    - Where more than 20 numbers failed with the same error, those after the 20th have RV(numbers[].phone_number), RV(numbers[].changed),
-      RV(numbers[].failed), RV(numbers[].outcome), an RV(numbers[].msg) that names the first number with the error, and what differs from
-      the result of that one.
+    - RV(ignore:changed) of the task is true if one number changed, even if another one failed.
+    - If more than 20 numbers failed with the same error, those after the 20th have RV(numbers[].phone_number), RV(numbers[].changed),
+      RV(numbers[].failed), RV(numbers[].outcome), an RV(numbers[].msg) that names the first number with the error, and only those values
+      that differ from the result of that number.
   returned: with O(phone_numbers), once the options are valid
   type: list
   elements: dict
@@ -321,7 +322,7 @@ numbers:
       description: The number in E.164, or what was given if it is not a number.
       type: str
     changed:
-      description: Whether its key was registered, or in check mode would be.
+      description: Whether its key was registered, or would be in check mode.
       type: bool
     reason:
       description: As RV(reason), null if it is not a number.
@@ -333,7 +334,7 @@ numbers:
       description: As RV(previous_fingerprint).
       type: str
     attempts:
-      description: How many HTTP requests were sent for it.
+      description: Number of HTTP requests that were sent for it.
       type: int
     held_fingerprint:
       description: As RV(held_fingerprint), with O(read_back).
@@ -354,10 +355,10 @@ numbers:
       description: As RV(message), after a call that was answered.
       type: str
     failed:
-      description: True if it failed, and not there if it did not.
+      description: True if it failed, otherwise not present.
       type: bool
     msg:
-      description: On failure, its cause and what to do.
+      description: On failure, the cause and what to do.
       type: str
     outcome:
       description: As RV(outcome), on failure after a call.

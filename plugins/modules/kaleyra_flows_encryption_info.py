@@ -14,13 +14,13 @@ author:
 description:
   - Reads the records that M(kaleyra.whatsapp.kaleyra_flows_encryption) keeps, and returns for each number which key it carries,
     since when, and whether that is confirmed.
-  - A record is what was last confirmed, not what the number carries now. A key that somebody else has set for the number since is not
-    seen, and neither is a number that was registered again on WhatsApp and lost its key.
-  - With O(read_back), the key that each number carries is read and returned beside the record. Without it nothing is sent.
+  - A record shows what was last confirmed, not what the number carries now. It does not show a key that somebody else has set for the number
+    since, or that the number was registered again on WhatsApp and lost its key.
+  - With O(read_back), the key that each number carries is read and returned beside the record. Without it, nothing is sent.
 attributes:
   check_mode:
     support: full
-    description: Reads only, and returns the same.
+    description: Returns the same, because it only reads.
   diff_mode:
     support: none
     description: Changes nothing, so there is no difference to show.
@@ -31,83 +31,83 @@ options:
   cache_path:
     description:
       - Folder of the records, on the host where the task runs.
-      - Where there is no such folder, there are no records. A folder that cannot be read is a failure.
+      - If the folder does not exist, there are no records. If it cannot be read, the module fails.
     type: path
     default: ~/.ansible/kaleyra_flows_encryption
   pod:
     description:
-      - Only numbers of this pod, as M(kaleyra.whatsapp.kaleyra_flows_encryption) names them.
-      - Where neither O(pod) nor O(api_url) is given, the numbers of every API host are returned. The environment is not used.
+      - Return only numbers of this pod, see O(kaleyra.whatsapp.kaleyra_flows_encryption#module:pod).
+      - If neither O(pod) nor O(api_url) is set, the numbers of every API host are returned. The environment is not used.
     type: str
     choices: [in, sg, eu, na]
   api_url:
     description:
-      - Only numbers of the API with this base URL, in place of O(pod).
+      - Return only numbers of the API with this base URL, instead of O(pod).
     type: str
   sid:
     description:
-      - Only numbers of the account with this SID. The environment is not used.
+      - Return only numbers of the account with this SID. The environment is not used.
     type: str
   phone_numbers:
     description:
-      - Only these numbers, in E.164. Blanks, dots, dashes, brackets and a missing plus sign are accepted.
-      - One that has no record is returned too, with the state V(absent).
-      - Without it, or with an empty list, every number that has a record is returned.
+      - Return only these numbers, in E.164. Spaces, dots, dashes, brackets and a missing plus sign are accepted.
+      - A number that has no record is returned with the state V(absent).
+      - By default, or with an empty list, every number that has a record is returned.
     type: list
     elements: str
   fingerprint:
     description:
       - Fingerprint of the key that each number should carry, as M(kaleyra.whatsapp.kaleyra_flows_encryption) returns it.
-      - At most one of O(fingerprint), O(business_public_key) and O(business_public_key_path) can be given.
+      - At most one of O(fingerprint), O(business_public_key) and O(business_public_key_path) can be set.
     type: str
   business_public_key:
     description:
-      - PEM of the public key that each number should carry, in place of its fingerprint.
+      - PEM of the public key that each number should carry, instead of its fingerprint.
     type: str
   business_public_key_path:
     description:
       - Path of a file with that PEM, on the host where the task runs.
     type: path
   concurrency:
-    description: How many numbers are read back at once, each over a connection of its own, from V(1) to V(100).
+    description: How many numbers are read back at once, each over its own connection, from V(1) to V(100).
     type: int
     default: 8
   max_requests_per_second:
-    description: Most requests a second for reading back, evenly spaced. By default as many as O(concurrency) allows.
+    description: Maximum number of requests a second to read back, evenly spaced. By default, there is no limit other than O(concurrency).
     type: float
   api_key:
     description:
-      - API key of the account, for O(read_back=kaleyra) alone, which also needs O(sid), and O(pod) or O(api_url).
-      - Where it is not given, the environment variable E(KALEYRA_API_KEY) is used.
+      - API key of the account. Only used with O(read_back=kaleyra), which also needs O(sid), and O(pod) or O(api_url).
+      - If it is not set, the environment variable E(KALEYRA_API_KEY) is used.
     type: str
   timeout:
-    description: Seconds for each attempt to read back as a whole, V(30) unless given.
+    description: Seconds for each attempt to read back as a whole, by default V(30).
     type: int
   retries:
-    description: How many further attempts to read back follow a failure that may pass, V(3) unless given.
+    description: Number of further attempts to read back after a failure that may be temporary, by default V(3).
     type: int
   validate_certs:
-    description: Whether to verify the server's certificate, true unless given. Disable it in tests alone.
+    description: Whether to verify the server's certificate, by default V(true). Disable it in tests only.
     type: bool
   ca_path:
-    description: PEM file (or hashed folder) with the certificate authorities to trust. Without it the system's trust store is used.
+    description: PEM file (or hashed folder) with the certificate authorities to trust. By default, the system's trust store is used.
     type: path
 extends_documentation_fragment:
   - kaleyra.whatsapp._attributes
   - kaleyra.whatsapp._attributes.action_group
   - kaleyra.whatsapp._read_back
 notes:
-  - An empty string counts as not given, for every option.
-  - On a local connection without C(become), C(async) and C(environment), the work is done inside Ansible's own worker. In every other
-    case the module runs on the task's host, with the same results. Libraries beyond Python's own are
-    needed for O(read_back) alone, requests and cryptography.
+  - An empty string counts as not set, for every option.
+  - On a local connection without C(become), C(async) and C(environment), the work is done inside Ansible's own worker. Otherwise the module
+    runs on the task's host, with the same results.
+  - The Python libraries requests and cryptography are needed for O(read_back) only.
   - Files in the folder whose names are not those of records are ignored. Links are not followed.
 seealso:
   - module: kaleyra.whatsapp.kaleyra_flows_encryption
 """
 
 EXAMPLES = r"""
-- name: Ask which number carries which key
+- name: Read which number carries which key
   kaleyra.whatsapp.kaleyra_flows_encryption_info:
   register: flows
 
@@ -115,13 +115,13 @@ EXAMPLES = r"""
   ansible.builtin.debug:
     var: flows.summary.by_fingerprint
 
-- name: Ask for the numbers of one account
+- name: Read the numbers of one account
   kaleyra.whatsapp.kaleyra_flows_encryption_info:
     pod: in
     sid: HXAP16XXXXXX97IN
     cache_path: /var/lib/flows/records
 
-- name: List the numbers that do not carry what is on record
+- name: Find the numbers that do not carry the key on record
   kaleyra.whatsapp.kaleyra_flows_encryption_info:
     read_back: meta
     meta_access_token: "{{ vault_meta_access_token }}"
@@ -139,7 +139,7 @@ EXAMPLES = r"""
 RETURN = r"""
 numbers:
   description:
-    - What is on record of each number, sorted by number. A number that has a record in several accounts is there several times.
+    - The record of each number, sorted by number. A number that has records in several accounts appears several times.
   returned: success
   type: list
   elements: dict
@@ -149,11 +149,11 @@ numbers:
       type: str
       sample: "+919876543210"
     api:
-      description: API host, with port and path where they are not the usual ones. Null for V(absent), unless O(pod) or O(api_url) is given.
+      description: API host, with port and path if they are not the default ones. Null for V(absent), unless O(pod) or O(api_url) is set.
       type: str
       sample: api.in.kaleyra.io
     sid:
-      description: Account SID. Null for V(absent), unless O(sid) is given.
+      description: Account SID. Null for V(absent), unless O(sid) is set.
       type: str
       sample: HXAP16XXXXXX97IN
     state:
@@ -161,8 +161,8 @@ numbers:
         - V(confirmed) means that the API confirmed the registration of the key.
         - V(unconfirmed) means that a registration is in progress or did not complete. The number may carry the key or one it had before.
         - V(unreadable) means that the record is damaged, a link, or the record of another number.
-        - V(absent) means that there is no record of a number that was asked for.
-        - V(drifted) means that O(read_back) has shown that the number does not carry what is on record, see RV(numbers[].drifted).
+        - V(absent) means that there is no record of a number in O(phone_numbers).
+        - V(drifted) means that the number does not carry the key on record, according to O(read_back). See RV(numbers[].drifted).
       type: str
       sample: confirmed
     fingerprint:
@@ -173,76 +173,76 @@ numbers:
       sample: 61:fa:89:3e:ff:90:f2:15:8d:cb:4a:3d:9c:52:b2:47:dc:e8:11:6e:53:5f:28:dd:48:3d:97:7c:ae:7f:48:2a
     possible_fingerprints:
       description:
-        - Every key that the number may carry. For V(confirmed) that is RV(numbers[].fingerprint) alone, for V(unconfirmed) also those that
-          were possible before, and with O(read_back) the one that it is seen to carry.
-        - Null where it cannot be told and could be any key. That is so for V(unreadable) and V(absent), and for V(unconfirmed) where the
-          record before was one of these.
+        - Every key that the number may carry. For V(confirmed), that is only RV(numbers[].fingerprint). For V(unconfirmed), it includes the keys that
+          were possible before, and with O(read_back), the key that was read.
+        - Null if it could be any key. That is the case for V(unreadable) and V(absent), and for V(unconfirmed) if the earlier record was one of
+          these.
       type: list
       elements: str
       sample: [61:fa:89:3e:ff:90:f2:15:8d:cb:4a:3d:9c:52:b2:47:dc:e8:11:6e:53:5f:28:dd:48:3d:97:7c:ae:7f:48:2a]
     since:
-      description: When the record got this state, in UTC (ISO 8601). Null for V(unreadable) and V(absent).
+      description: Since when the record has had this state, in UTC (ISO 8601). Null for V(unreadable) and V(absent).
       type: str
       sample: "2026-01-31T10:20:30Z"
     age:
       description:
-        - How many seconds ago that was. Less than 0 where the clock was ahead then.
+        - Age of this state in seconds. Negative if the clock was ahead then.
         - Null for V(unreadable) and V(absent).
       type: int
       sample: 86400
     held_fingerprint:
-      description: Fingerprint of the key that the number carries, null for none, and where it cannot be told.
+      description: Fingerprint of the key that the number carries. Null if it carries none, or if the key could not be read.
       returned: with O(read_back)
       type: str
       sample: 61:fa:89:3e:ff:90:f2:15:8d:cb:4a:3d:9c:52:b2:47:dc:e8:11:6e:53:5f:28:dd:48:3d:97:7c:ae:7f:48:2a
     held_status:
-      description: Status of its signature, V(valid), V(mismatch), or null if none was given.
+      description: Status of that key's signature, V(valid), V(mismatch), or null if none was given.
       returned: with O(read_back)
       type: str
       sample: valid
     drifted:
       description:
-        - Whether the number does not carry a key that its record says it may, or carries it with the status V(mismatch).
-        - Null where it cannot be told.
+        - Whether the number carries no key that is possible according to its record, or carries it with the status V(mismatch).
+        - Null if the key could not be read.
       returned: with O(read_back)
       type: bool
       sample: false
     read_back_msg:
-      description: Why it cannot be told what the number carries, otherwise null.
+      description: Why the key that the number carries could not be read, otherwise null.
       returned: with O(read_back)
       type: str
       sample: null
     as_expected:
       description:
-        - Whether the number is confirmed to carry the key that was given with O(fingerprint), O(business_public_key) or
-          O(business_public_key_path). What was read back counts. Otherwise only a confirmed record of that key counts.
-        - Null where none of them was given.
+        - Whether the number is confirmed to carry the key of O(fingerprint), O(business_public_key) or O(business_public_key_path). If the key could
+          be read back, that decides. Otherwise, a confirmed record of that key is needed.
+        - Null if none of these options is set.
       type: bool
       sample: true
     msg:
-      description: Path of the file and why it is ignored, for V(unreadable). Otherwise null.
+      description: For V(unreadable), the path of the file and why it is ignored. Otherwise null.
       type: str
       sample: null
 fingerprint:
-  description: The key that each number should carry, null where none was given.
+  description: Fingerprint of the key that each number should carry, null if none is set.
   returned: success
   type: str
   sample: null
 summary:
-  description: The same in figures.
+  description: Summary of RV(numbers).
   returned: success
   type: dict
   contains:
     numbers:
-      description: How many entries RV(numbers) has.
+      description: Number of entries in RV(numbers).
       type: int
       sample: 2
     by_state:
-      description: How many numbers are in each of the states, V(drifted) with O(read_back) alone.
+      description: How many numbers have each of the states. V(drifted) only appears with O(read_back).
       type: dict
       sample: {"confirmed": 2, "unconfirmed": 0, "unreadable": 0, "absent": 0}
     by_fingerprint:
-      description: How many numbers carry each key, the most frequent key first. Counts confirmed records only.
+      description: How many numbers carry each key, the most frequent key first. Only confirmed records are counted.
       type: dict
       sample: {"61:fa:89:3e:ff:90:f2:15:8d:cb:4a:3d:9c:52:b2:47:dc:e8:11:6e:53:5f:28:dd:48:3d:97:7c:ae:7f:48:2a": 2}
     drifted:
@@ -253,8 +253,9 @@ summary:
       sample: []
     different:
       description:
-        - Numbers that carry another key than the one that was given, or are not confirmed to carry it.
-        - Null where none was given.
+        - Numbers that carry another key than the expected one, or are not confirmed to carry it.
+        - Null if no key is expected.
+
       type: list
       elements: str
       sample: []

@@ -154,16 +154,16 @@ def read_keys(keys: t.Sequence[Variables], results: t.Sequence[Variables]) -> li
 
 
 def _read_key(key: Variables, result: Variables) -> dict[str, t.Any]:
-    where = "The public key that was given" if key["text"] else f"{key['path']} on {key['host']}"
+    where = "flows_encryption_public_key" if key["text"] else f"{key['path']} on {key['host']}"
     text = key["text"]
     if not text:
         if not result.get("content"):
             return {"text": "", "fingerprint": None, "problem": f"{where}: the public key cannot be read ({_reason(result)})."}
         text = base64.b64decode(result["content"]).decode(errors="replace")
     try:
-        return {"text": text, "fingerprint": parse_public_key(text).fingerprint, "problem": None}
+        return {"text": text, "fingerprint": parse_public_key(text, where).fingerprint, "problem": None}
     except KaleyraError as exc:
-        return {"text": "", "fingerprint": None, "problem": f"{where}: {exc}"}
+        return {"text": "", "fingerprint": None, "problem": str(exc)}
 
 
 def _reason(result: Variables) -> str:

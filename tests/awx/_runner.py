@@ -56,8 +56,8 @@ NUMBERS = "whatsapp_numbers"
 MAKE, REGISTERS, SUM_UP, PUBLISH = (
     "Create the private key",
     "Register the public key of each number",
-    "Sum up what was done",
-    "Publish what came of each number",
+    "Print the summary",
+    "Publish the outcome of each number",
 )
 """Tasks of the role."""
 

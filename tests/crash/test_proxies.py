@@ -61,7 +61,7 @@ ASKING = dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY"), "http://somebody:wrong-sec
 DOWN = dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY"), f"http://{CREDENTIALS}@127.0.0.1:@DOWN@")
 PROXY_SETTINGS = r"proxy settings in the environment"
 # Nothing was sent, so nothing can have come back.
-UNREADABLE = rf"^(?!.*came back).*{PROXY_SETTINGS}"
+UNREADABLE = rf"^(?!.*is not valid HTTP).*{PROXY_SETTINGS}"
 
 
 def broken(url: str) -> dict[str, str]:
@@ -94,7 +94,7 @@ CASES = [
     # The proxy's answer is all that is seen of the API: it has refused for it.
     Case("http-refused", REFUSING, "http", via="FORBIDS", says=r"HTTP 403\.", outcome="rejected", http_status=403),
     Case("https-wrong-password", ASKING, via="ASKS", says=rf"proxy: .*407 Proxy Authentication Required.*{PROXY_SETTINGS}"),
-    Case("http-wrong-password", ASKING, "http", via="ASKS", says=r"HTTP 407\. .*proxy's user and password", outcome="rejected", http_status=407),
+    Case("http-wrong-password", ASKING, "http", via="ASKS", says=r"HTTP 407\. .*user and password of the proxy", outcome="rejected", http_status=407),
     Case("https-proxy-down", DOWN, says=rf"proxy: Connection refused\. .*{PROXY_SETTINGS}"),
     Case("http-proxy-down", DOWN, "http", says=rf"proxy: Connection refused\. .*{PROXY_SETTINGS}"),
     # An API host that the proxy cannot reach is the proxy's 502.

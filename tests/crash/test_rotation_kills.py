@@ -74,7 +74,7 @@ def test_a_removal_of_the_previous_key_that_is_killed_is_completed(world: World)
     assert world.rotate().rc == 0
     new = world.fingerprint(world.current)
     world.age(world.keys / "private.previous.pub.pem", 8 * DAY)
-    world.rotate(kill_after=("Have the endpoint load them", 1))
+    world.rotate(kill_after=("Make the endpoint load the keys", 1))
     assert world.endpoint.keys.read_text().split() == [str(world.current)]
     run = world.rotate(flows_encryption_keep_previous="0")
     assert run.rc == 0 and world.files() == {"private.pem", "private.pub.pem"}, run.output

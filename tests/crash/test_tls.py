@@ -48,9 +48,9 @@ class Case:
 
 
 GOOD = "https://127.0.0.1:@GOOD@"
-UNKNOWN_ISSUER = r"certificate verify failed: unable to get local issuer certificate\. .*give it with ca_path"
-CHECK_CLOCK = r"Check pod or api_url, and this machine's clock"
-CA_PATH = r"ca_path .* cannot be used: .*Give the path of a PEM file.*or leave it out"
+UNKNOWN_ISSUER = r"certificate verify failed: unable to get local issuer certificate\. .*set ca_path"
+CHECK_CLOCK = r"Check pod or api_url, and the clock of this machine"
+CA_PATH = r"ca_path .* cannot be used: .*Set it to a PEM file.*or leave it out"
 
 CASES = [
     Case("authority-by-ca-path", GOOD, "authority"),
@@ -80,7 +80,7 @@ CASES = [
         r"certificate verify failed: Hostname mismatch, certificate is not valid for 'localhost'.* Check pod or api_url",
     ),
     Case("right-name", "https://localhost:@NAMED@", "authority"),
-    Case("self-signed", "https://127.0.0.1:@SELF@", None, r"certificate verify failed: self.signed certificate\. .*give it with ca_path"),
+    Case("self-signed", "https://127.0.0.1:@SELF@", None, r"certificate verify failed: self.signed certificate\. .*set ca_path"),
     Case("self-signed-by-ca-path", "https://127.0.0.1:@SELF@", "self-signed"),
     *(
         Case(f"{name}-not-validated", f"https://127.0.0.1:@{server}@", validate=False)

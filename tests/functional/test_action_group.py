@@ -73,7 +73,7 @@ def test_what_concerns_one_module_alone_is_no_default_for_the_group(playbooks: P
 def test_the_endpoint_is_not_told_the_account(playbooks: Playbooks) -> None:
     ping = {"url": "http://127.0.0.1:1/", "business_public_key": "none"}
     run = run_with(playbooks, "worker", {"api_key": API_KEY}, [{"name": "ping", "kaleyra.whatsapp.flows_endpoint_ping": ping, "ignore_errors": True}])
-    assert "Instead of one public key" in run.one("ping")["msg"]
+    assert "expected one BEGIN PUBLIC KEY block" in run.one("ping")["msg"]
 
 
 def test_the_role_goes_by_its_variables(playbooks: Playbooks, simulator: Simulator, key: KeyPair, tmp_path: Path) -> None:

@@ -80,8 +80,8 @@ def test_both_execution_modes_refuse_the_same(playbooks: Playbooks, key: KeyPair
         "two hosts": ({"pod": "eu", "api_url": playbooks.api_url}, "mutually exclusive"),
         "two keys": ({"fingerprint": key.fingerprint, "business_public_key": key.public}, "mutually exclusive"),
         "no number": ({"phone_numbers": ["shop"]}, "phone_number 'shop' is not a number in E.164"),
-        "no fingerprint": ({"fingerprint": "aa:bb"}, "fingerprint 'aa:bb' is no SHA-256 fingerprint"),
-        "a private key": ({"business_public_key": key.private}, "there is a PRIVATE key"),
+        "no fingerprint": ({"fingerprint": "aa:bb"}, "fingerprint 'aa:bb' is not a SHA-256 fingerprint"),
+        "a private key": ({"business_public_key": key.private}, "found a PRIVATE key"),
         "no folder": ({"cache_path": "/dev/null"}, "cache_path /dev/null cannot be read: Not a directory"),
     }
     messages = []

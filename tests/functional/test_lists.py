@@ -44,7 +44,8 @@ def test_check_real_check_real(playbooks: Playbooks, simulator: Simulator, key: 
         "fingerprint": key.fingerprint,
         "attempts": 0,
         "warnings": [
-            f"A phone number has no plus sign: {spelled} was read as {numbers[0]} (India, +91). Give numbers with plus sign and country code, quoted."
+            (f"A phone number has no plus sign: {spelled} was read as {numbers[0]} (India, +91). "
+            "Write numbers with plus sign and country code, in quotes.")
         ],
         "numbers": each(**absent),
         "diff": {"before": state("absent", None), "after": state("confirmed", key.fingerprint)},

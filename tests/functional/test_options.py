@@ -170,7 +170,7 @@ def test_values_of_odd_types_and_odd_paths(playbooks: Playbooks, simulator: Simu
         assert [result["changed"] for result in done.values()] == [True] * 3
         for name in ("dictionary", "boolean", "list", "dictionaries"):
             assert "is not a number in E.164" in run.one(name)["msg"], name
-        assert "something that is no PEM" in run.one("key as dictionary")["msg"]
+        assert "found no PEM" in run.one("key as dictionary")["msg"]
     assert "RBC001" in run.one("sid as integer")["msg"]  # an account that there is not
     assert simulator.registered() == {SID: dict.fromkeys([number, integer, *listed], key.fingerprint)}
     assert len(list((folder / "records of ü").glob("*.json"))) == 4
@@ -391,7 +391,7 @@ def test_keys_that_the_api_does_not_take_are_refused(
     certificate = openssl("req", "-x509", "-key", private, "-subj", "/CN=test", "-days", "1")
     keys = {
         "1024 bits": (KeyPair.make("RSA", "rsa_keygen_bits:1024").public, ["RSA with 1024 bits", "community.crypto.openssl_privatekey"]),
-        "elliptic curve": (KeyPair.make("EC", "ec_paramgen_curve:P-256").public, ["of the kind EC", "community.crypto.openssl_privatekey"]),
+        "elliptic curve": (KeyPair.make("EC", "ec_paramgen_curve:P-256").public, ["of the type EC", "community.crypto.openssl_privatekey"]),
         "certificate": (certificate, ["a certificate", "openssl x509"]),
         "PKCS#1": (openssl("rsa", "-in", private, "-RSAPublicKey_out"), ["PKCS#1", "openssl rsa -RSAPublicKey_in"]),
         "two keys": (key.public + other_key.public, ["2 PEM blocks"]),

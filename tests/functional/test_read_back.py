@@ -228,7 +228,7 @@ def test_secrets_stand_nowhere(execution_mode: str, world: World) -> None:
     task = world.task("task", execution_mode, phone_numbers=list(world.numbers)[:3], retries=0, **META)
     broken = world.task("bad", execution_mode, phone_number=new_number(), **{**META, "meta_access_token": f"{TOKEN}\nx"})
     run = world.playbooks.run_tasks([task, broken], "-vvvv")
-    assert "has a blank, a line break" in run.one("bad")["msg"]
+    assert "contains a space, a line break" in run.one("bad")["msg"]
     assert TOKEN not in run.output
     for path, text in world.playbooks.leftovers().items():
         assert TOKEN not in text, path
@@ -239,7 +239,7 @@ def test_bad_options_are_told_before_anything_is_sent(world: World) -> None:
     number = next(iter(world.numbers))
     bad: dict[str, dict[str, Any]] = {
         "'WABA' is not the ID": {"meta_waba_ids": ["WABA"]},
-        "would send the access token in clear": {"meta_api_url": "http://graph.example.com/v23.0"},
+        "would send the access token unencrypted": {"meta_api_url": "http://graph.example.com/v23.0"},
         "needs meta_access_token": {"meta_access_token": ""},
         "needs meta_waba_ids": {"meta_waba_ids": []},
         "needs a source": {"read_back": "none", "read_back_required": True},

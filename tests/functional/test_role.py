@@ -20,7 +20,7 @@ from support.simulator.client import Simulator
 ROLE = "kaleyra.whatsapp.flows_encryption"
 MAKE = "Create the private key"
 REGISTER = "Register the public key of each number"
-SUM_UP = "Sum up what was done"
+SUM_UP = "Print the summary"
 
 Play = dict[str, Any]
 
@@ -301,7 +301,7 @@ def test_an_existing_private_key_is_kept_byte_for_byte(playbooks: Playbooks, sim
         for name, number in numbers.items()
     }
     assert "RSA with 4096 bits" in messages["4096 bits"]
-    assert "of the kind EC" in messages["elliptic curve"]
+    assert "of the type EC" in messages["elliptic curve"]
     assert "passphrase" in messages["wrong passphrase"].lower()
     assert "key" in messages["no key"].lower()
 
@@ -416,7 +416,7 @@ def test_what_is_missing_is_named(playbooks: Playbooks, simulator: Simulator, ke
 
 def published(run: Run) -> dict[str, Any]:
     """What is handed on to the next node of a workflow, by one task for the play."""
-    stats = run.one("Publish what came of each number")["ansible_stats"]
+    stats = run.one("Publish the outcome of each number")["ansible_stats"]
     assert (stats["per_host"], stats["aggregate"]) == (False, True)
     return dict(stats["data"]["flows_encryption_numbers"])
 
@@ -465,7 +465,7 @@ def test_the_summary_counts_all_numbers_of_the_play_in_one_line(playbooks: Playb
     first_run = fleet(simulator, {new_number(): {}}, private_key_path=str(playbooks.folder / "keys/private.pem"), summary="yes")
     run = playbooks.run(play(), first_run, "--check")
     assert run.rc == 0 and not said(run), run.output
-    assert not run.of("Publish what came of each number")
+    assert not run.of("Publish the outcome of each number")
 
     # Nobody says it who was not asked to.
     inventory["all"]["vars"]["flows_encryption_summary"] = ""

@@ -149,7 +149,7 @@ def test_with_after_alone_a_wrong_key_is_told_with_the_key_registered(fleet: Fle
     assert run.failed() == set(hosts)
     assert fleet.registered() == dict.fromkeys(hosts, other_key.fingerprint)
     for result in run.by_host(REQUIRE).values():
-        assert "The key is registered: put the endpoint right at once" in result["msg"]
+        assert "The key is registered: correct the endpoint at once" in result["msg"]
     assert fleet.endpoint.answered() == WRONG_KEY
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,6 +118,25 @@ def test_refused_host_holds_back_its_own_pair(make_world: Callable[[str], World]
     assert two.fingerprint(two.current) == old[1] and two.next.exists()
     assert f"without the key in this run: {two.numbers[1]}" in run.text
     assert_nothing_lost(two)
+
+
+def test_loop_over_two_pairs_of_one_host(make_world: Callable[[str], World], simulator: Simulator, tmp_path: Path) -> None:
+    """What the first pair's run has found, and its failure, do not count for the second one."""
+    worlds = one, two = make_world("one"), make_world("two")
+    old = [world.fingerprint(world.current) for world in worlds]
+    simulator.faults({one.numbers[1]: [WA_400]})
+    pairs = [{**world.variables, "flows_encryption_phone_numbers": world.numbers} for world in worlds]
+    tasks = tmp_path / "rotate_pair.yml"
+    rescue = {"ansible.builtin.debug": {"msg": "The pair was not rotated."}}
+    tasks.write_text(json.dumps([{"block": [{**ROLE, "vars": {name: f"{{{{ pair.{name} }}}}" for name in pairs[0]}}], "rescue": [rescue]}]))
+    loop = {"loop": pairs, "loop_control": {"loop_var": "pair", "label": ""}}
+    include = {"name": "Rotate each pair", "ansible.builtin.include_tasks": str(tasks), **loop}
+    run = one.playbooks.run([{**PLAY, "tasks": [include]}], {"all": {"hosts": {"shop": {"ansible_connection": "local"}}}})
+    assert run.rc == 0 and run.recap["shop"]["rescued"] == 1 and "WA-400" in run.text, run.output
+    assert one.carried() == [one.fingerprint(one.next), old[0]]
+    assert one.fingerprint(one.current) == old[0] and one.next.exists()
+    assert_nothing_lost(one)
+    assert_rotated(two, old[1])
 
 
 def test_unreachable_key_host(make_world: Callable[[str], World]) -> None:

@@ -217,7 +217,7 @@ def run(start: Start) -> Callable[..., str]:
 
     def run_one(code: str, *arguments: str, **environment: str) -> str:
         process = start(code, *arguments, **environment)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=300)
         assert process.returncode == 0, stderr
         return stdout
 

@@ -145,7 +145,7 @@ def test_separators_anywhere_between_the_digits_change_nothing(number: int, rand
 )
 def test_a_missing_plus_is_told_with_the_country(text: str, read_as: str) -> None:
     assert missing_plus_warnings([text]) == [
-        f"A phone number has no plus sign: {read_as}. Give numbers with plus sign and country code, quoted."
+        f"A phone number has no plus sign: {read_as}. Write numbers with plus sign and country code, in quotes."
     ]
 
 

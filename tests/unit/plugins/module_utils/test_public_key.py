@@ -50,7 +50,7 @@ def _refusal(text: str) -> str:
 
 def _run_the_named_command(message: str, file: Path) -> PublicKey:
     """Do what the message tells, in the file's folder, and read what is printed. No command writes, so none can overwrite a key."""
-    command = re.search(r"prints the right thing: ((?:openssl|ssh-keygen|puttygen) .*)$", message)
+    command = re.search(r"prints (?:the public key|it in PEM): ((?:openssl|ssh-keygen|puttygen) .*)$", message)
     assert command and not re.search(r"> | -out |-o ", command[1]), message
     done = subprocess.run(
         ["sh", "-c", command[1].replace("FILE", file.name)], cwd=file.parent, check=True, capture_output=True, stdin=subprocess.DEVNULL, text=True
@@ -127,12 +127,12 @@ def test_a_file_is_read_like_its_text(tmp_path: Path, public_pem: Pem, fingerpri
         ("rsa-2047", "RSA with 2047 bits"),
         ("rsa-3072", "RSA with 3072 bits"),
         ("rsa-4096", "RSA with 4096 bits"),
-        ("rsa-pss", "of the kind RSA-PSS"),
-        ("rsa-pss-bound", "of the kind RSA-PSS"),
-        ("ec", "of the kind E"),  # EC or EllipticCurve, as the release of cryptography has it
-        ("ed25519", "of the kind Ed25519"),
-        ("x25519", "of the kind X25519"),
-        ("dsa", "of the kind DSA"),
+        ("rsa-pss", "of the type RSA-PSS"),
+        ("rsa-pss-bound", "of the type RSA-PSS"),
+        ("ec", "of the type E"),  # EC or EllipticCurve, as the release of cryptography has it
+        ("ed25519", "of the type Ed25519"),
+        ("x25519", "of the type X25519"),
+        ("dsa", "of the type DSA"),
     ],
 )
 def test_another_kind_of_key_is_read_but_refused_before_it_is_sent(kind: str, found: str, public_pem: Pem, fingerprint: Pem) -> None:
@@ -344,7 +344,7 @@ def test_the_command_named_for_another_form_gives_the_public_key_in_it(
     thing: str, found: str, other_things: Callable[[str], str], fingerprint: Pem, tmp_path: Path
 ) -> None:
     message = _refusal(other_things(thing))
-    assert f"Instead of one public key (BEGIN PUBLIC KEY) there is {found}" in message
+    assert f"expected one BEGIN PUBLIC KEY block, found {found}" in message
     file = tmp_path / "file"
     file.write_text(other_things(thing))
     file.chmod(0o600)
@@ -358,23 +358,23 @@ def test_the_command_named_for_another_form_gives_the_public_key_in_it(
         pytest.param(lambda pem: " \r\n\\n\ufeff"[:-1], "nothing", id="blank"),
         pytest.param(lambda pem: pem + pem, "2 PEM blocks (PUBLIC KEY, PUBLIC KEY)", id="two-keys"),
         pytest.param(lambda pem: pem * 9, "9 PEM blocks", id="many-keys"),
-        pytest.param(lambda pem: pem[:-40], "cut off", id="without-its-end"),
-        pytest.param(lambda pem: pem[:200], "cut off", id="half"),
-        pytest.param(lambda pem: "business_public_key=" + pem, "among other text", id="text-before"),
-        pytest.param(lambda pem: pem + "# made today\n", "among other text", id="text-behind"),
-        pytest.param(lambda pem: pem.replace("\n", "\nMade: by hand\n\n", 1), "among other text", id="text-inside"),
-        pytest.param(lambda pem: '"' + pem + '"', "among other text", id="quoted"),
-        pytest.param(lambda pem: pem.replace("A", "%2B", 1), "among other text", id="url-encoded"),
+        pytest.param(lambda pem: pem[:-40], "truncated", id="without-its-end"),
+        pytest.param(lambda pem: pem[:200], "truncated", id="half"),
+        pytest.param(lambda pem: "business_public_key=" + pem, "surrounded by other text", id="text-before"),
+        pytest.param(lambda pem: pem + "# made today\n", "surrounded by other text", id="text-behind"),
+        pytest.param(lambda pem: pem.replace("\n", "\nMade: by hand\n\n", 1), "surrounded by other text", id="text-inside"),
+        pytest.param(lambda pem: '"' + pem + '"', "surrounded by other text", id="quoted"),
+        pytest.param(lambda pem: pem.replace("A", "%2B", 1), "surrounded by other text", id="url-encoded"),
         pytest.param(_body, "no PEM", id="without-labels"),
         pytest.param(lambda pem: pem.replace("PUBLIC KEY", "PUBLICKEY"), "no PEM", id="label-misspelt"),
         pytest.param(lambda pem: "hello", "no PEM", id="junk"),
         pytest.param(lambda pem: "\x00\x01\x02", "no PEM", id="bytes"),
         pytest.param(lambda pem: "{{ flows_public_key }}", "no PEM", id="template"),
-        pytest.param(lambda pem: "/etc/flows/public.pem", "looks like a path (option business_public_key_path", id="absolute-path"),
-        pytest.param(lambda pem: "~/public.pem", "looks like a path (option business_public_key_path", id="home-path"),
-        pytest.param(lambda pem: "./keys/flows", "looks like a path (option business_public_key_path", id="relative-path"),
-        pytest.param(lambda pem: "public.pem", "looks like a path (option business_public_key_path", id="file-name"),
-        pytest.param(lambda pem: "/etc/flows/private-key.pem", "looks like a path (option business_public_key_path", id="path-of-a-private-key"),
+        pytest.param(lambda pem: "/etc/flows/public.pem", "looks like a path (use business_public_key_path", id="absolute-path"),
+        pytest.param(lambda pem: "~/public.pem", "looks like a path (use business_public_key_path", id="home-path"),
+        pytest.param(lambda pem: "./keys/flows", "looks like a path (use business_public_key_path", id="relative-path"),
+        pytest.param(lambda pem: "public.pem", "looks like a path (use business_public_key_path", id="file-name"),
+        pytest.param(lambda pem: "/etc/flows/private-key.pem", "looks like a path (use business_public_key_path", id="path-of-a-private-key"),
     ],
 )
 def test_what_is_no_public_key_is_named(make: Callable[[str], str], found: str, public_pem: Pem) -> None:
@@ -391,12 +391,12 @@ def test_base64_that_lost_a_plus_is_explained(public_pem: Pem) -> None:
     pem = public_pem("rsa-2048")
     # There nearly always is a plus; where there is none, any other sign will do.
     place = pem.find("+") if "+" in pem else 100
-    assert "turns its '+' into blanks" in _refusal(pem[:place] + " " + pem[place + 1 :])
+    assert "turns '+' into a space" in _refusal(pem[:place] + " " + pem[place + 1 :])
 
 
 def test_padding_in_the_middle_is_refused(public_pem: Pem) -> None:
     pem = public_pem("rsa-2048")
-    assert "cut off or damaged" in _refusal(pem[:100] + "==" + pem[100:])
+    assert "truncated or damaged" in _refusal(pem[:100] + "==" + pem[100:])
 
 
 def test_no_beginning_of_a_pem_passes_for_the_whole(public_pem: Pem) -> None:
@@ -441,7 +441,7 @@ def test_the_command_named_for_der_gives_the_public_key_in_it(
 ) -> None:
     file = tmp_path / "public.der"
     file.write_bytes(openssl("pkey", "-pubin", "-outform", "DER", stdin=public_pem("rsa-2048").encode()))
-    with pytest.raises(InvalidInput, match="bytes that are no text") as caught:
+    with pytest.raises(InvalidInput, match="found binary data") as caught:
         read_public_key(str(file))
     assert _run_the_named_command(str(caught.value), file).fingerprint == fingerprint("rsa-2048")
 
@@ -449,9 +449,9 @@ def test_the_command_named_for_der_gives_the_public_key_in_it(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        pytest.param(b"", "there is nothing", id="empty"),
-        pytest.param(b"\xff\xfe" + "-----BEGIN PUBLIC KEY-----".encode("utf-16-le"), "bytes that are no text", id="utf-16"),
-        pytest.param(bytes(range(256)) * 9, "bytes that are no text", id="binary"),
+        pytest.param(b"", "found nothing", id="empty"),
+        pytest.param(b"\xff\xfe" + "-----BEGIN PUBLIC KEY-----".encode("utf-16-le"), "found binary data", id="utf-16"),
+        pytest.param(bytes(range(256)) * 9, "found binary data", id="binary"),
         pytest.param(b"\0" * 100, "no PEM", id="zeros"),
     ],
 )
@@ -584,7 +584,7 @@ def test_ways_to_write_a_fingerprint_are_forgiven(text: str) -> None:
     ],
 )
 def test_what_is_no_fingerprint_is_refused(text: str) -> None:
-    with pytest.raises(InvalidInput, match="^known_fingerprint .* is no SHA-256 fingerprint: 64 hex digits") as caught:
+    with pytest.raises(InvalidInput, match="^known_fingerprint .* is not a SHA-256 fingerprint. Use 64 hex digits") as caught:
         normalise_fingerprint(text)
     assert len(str(caught.value)) < 500
 
@@ -599,7 +599,7 @@ _ODD = 2**2047 + 12345
         pytest.param(2**2047, 65537, "power of two", id="power-of-two"),
         pytest.param(2**2047 + 2, 65537, "even modulus", id="even"),
         pytest.param((2**1023 + 2**1022 + 1) ** 2, 65537, "square", id="square"),
-        pytest.param(1999 * (2**2037 + 1), 65537, "divides", id="small-factor"),
+        pytest.param(1999 * (2**2037 + 1), 65537, "modulus that is divisible by ", id="small-factor"),
     ],
 )
 def test_a_worthless_rsa_key_is_refused(modulus: int, exponent: int, found: str) -> None:

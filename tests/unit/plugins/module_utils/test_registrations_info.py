@@ -202,7 +202,7 @@ def test_the_key_itself_can_be_given_in_place_of_its_fingerprint(
 
 
 def test_a_fingerprint_that_is_none_is_refused_by_its_option_s_name(ask: Ask) -> None:
-    with pytest.raises(InvalidInput, match="^fingerprint 'junk' is no SHA-256 fingerprint"):
+    with pytest.raises(InvalidInput, match="^fingerprint 'junk' is not a SHA-256 fingerprint"):
         ask(fingerprint="junk")
 
 
