@@ -33,6 +33,8 @@ def read_registrations(params: t.Mapping[str, t.Any], *, check_mode: bool) -> di
     :raises SomeFailed: with ``read_back_required``, the key of a number could not be read
     :raises KaleyraError: an option cannot be used, or the folder cannot be read
     """
+    if params["pod"] and params["api_url"]:
+        raise InvalidInput("Set at most one of pod and api_url.")
     rate_limiter = RateLimiter(params["max_requests_per_second"])
     source = _read_back(params, rate_limiter)
     wanted = {normalise_phone_number(number) for number in params["phone_numbers"] or () if number}

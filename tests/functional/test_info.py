@@ -77,7 +77,7 @@ def test_both_execution_modes_tell_the_same(playbooks: Playbooks, simulator: Sim
 @pytest.mark.slow
 def test_both_execution_modes_refuse_the_same(playbooks: Playbooks, key: KeyPair) -> None:
     wrong: dict[str, tuple[dict[str, Any], str]] = {
-        "two hosts": ({"pod": "eu", "api_url": playbooks.api_url}, "mutually exclusive"),
+        "two hosts": ({"pod": "eu", "api_url": playbooks.api_url}, "Set at most one of pod and api_url."),
         "two keys": ({"fingerprint": key.fingerprint, "business_public_key": key.public}, "mutually exclusive"),
         "no number": ({"phone_numbers": ["shop"]}, "phone_number 'shop' is not a number in E.164"),
         "no fingerprint": ({"fingerprint": "aa:bb"}, "fingerprint 'aa:bb' is not a SHA-256 fingerprint"),

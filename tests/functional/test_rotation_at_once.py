@@ -161,7 +161,7 @@ def test_unconfirmed_record_of_a_third_key(make_world: Callable[[str], World], s
         raise OutcomeUnknown("no answer")
     everyone, world.numbers = world.numbers, world.numbers[:1]
     run = world.rotate(flows_encryption_keep_previous=0)
-    assert run.rc == 0 and f"numbers that are gone): {everyone[1]}" in run.text, run.output
+    assert run.rc == 0 and f"those that no longer exist): {everyone[1]}" in run.text, run.output
     world.numbers = everyone
     assert world.fingerprint(world.current) == old
     assert_nothing_lost(world)

@@ -206,6 +206,11 @@ def test_a_fingerprint_that_is_none_is_refused_by_its_option_s_name(ask: Ask) ->
         ask(fingerprint="junk")
 
 
+def test_pod_beside_api_url_is_refused(ask: Ask) -> None:
+    with pytest.raises(InvalidInput, match=r"^Set at most one of pod and api_url\.$"):
+        ask(pod="in", api_url="https://api.example.com")
+
+
 # --- which numbers ----------------------------------------------------------------------------------------------------
 
 
