@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from support.keys import KeyPair, secret_lines
 from support.playbook_runs import API_KEY, SID, WA_500, Playbooks, assert_nowhere, new_number
+from support.processes import register_all
 from support.simulator.client import Simulator
 
 ROLE = "kaleyra.whatsapp.flows_encryption"
-REGISTER = "kaleyra.whatsapp.flows_encryption"
 REPORT = "kaleyra.whatsapp.flows_report"
 READ = "Read the records"
 WRITE = ["Write the report as JSON", "Write the report as CSV", "Write the report as a web page"]
@@ -49,8 +49,7 @@ class Fleet:
         return {"all": {"hosts": {number: {} for number in numbers}, "vars": {**self.variables, **variables}}}
 
     def register(self, *numbers: str, key: KeyPair | None = None) -> None:
-        """Register without the role's making a key pair, which takes its time."""
-        self.playbooks.run(REGISTER, self.inventory(*numbers, flows_encryption_public_key=(key or self.key).public))
+        register_all(self.playbooks.api_url, self.playbooks.folder / "records", list(numbers), (key or self.key).public)
 
     def files(self) -> dict[str, Path]:
         return {extension: self.path.with_name(f"flows.{extension}") for extension in EXTENSIONS}

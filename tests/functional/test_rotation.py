@@ -14,6 +14,7 @@ import pytest
 from support.endpoint.client import Phone
 from support.keys import KeyPair, fingerprint_of, openssl
 from support.playbook_runs import WA_400, Playbooks, new_number
+from support.processes import register_all
 from support.rotation import AFTER, DAY, World
 from support.simulator.client import Simulator
 
@@ -227,7 +228,7 @@ def test_a_key_that_a_number_is_seen_to_carry_is_kept(world: World) -> None:
     """Its record names a third key, so that nothing but reading back tells."""
     old, third, elsewhere = world.fingerprint(world.current), KeyPair.make("RSA", "rsa_keygen_bits:2048"), new_number()
     world.simulator.configure(kaleyra_get="data")
-    world.register_one(elsewhere, third.public)
+    register_all(world.simulator.url, world.folder / "records", [elsewhere], third.public)
     world.simulator.hold({elsewhere: openssl("pkey", "-in", world.current, "-pubout")})
     told: dict[str, Any] = {"flows_encryption_read_back": "kaleyra", "flows_encryption_keep_previous": "0s"}
 
