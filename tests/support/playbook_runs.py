@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Real runs of ``ansible-playbook`` in a world of their own, and what they did, read by machine."""
+"""Real runs of ``ansible-playbook``, apart from the machine's own settings, and their results read by machine."""
 
 from __future__ import annotations
 
@@ -304,7 +304,7 @@ class Playbooks:
 
 
 def assert_execution_mode(run: Run, execution_mode: str) -> None:
-    """Prove by the processes which way every task with the module has gone."""
+    """Check by the processes in which mode every task with the module was run."""
     tasks = [o for o in run.outcomes if o.action == MODULE and o.status in ("ok", "failed") and "results" not in o.result]
     assert tasks
     expected = len(tasks) if execution_mode == AS_A_MODULE else 0

@@ -133,7 +133,7 @@ def test_file_is_read_like_its_text(tmp_path: Path, public_pem: Pem, fingerprint
     ],
 )
 def test_other_kind_of_key_is_refused_before_sending(kind: str, found: str, public_pem: Pem, fingerprint: Pem) -> None:
-    # Reading alone needs no library; the proof comes when something is to be sent.
+    # Reading alone needs no library; the kind is checked before something is sent.
     assert parse_public_key(public_pem(kind)).fingerprint == fingerprint(kind)
     message = _refusal(public_pem(kind))
     assert f"The public key is {found}" in message
