@@ -21,7 +21,7 @@ def info(name: str, execution_mode: str, **options: Any) -> dict[str, Any]:
     return {**task, "environment": {"ASKS_FOR_A_PROCESS": "yes"}} if execution_mode == "module" else task
 
 
-def test_both_execution_modes_tell_the_same(playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair) -> None:
+def test_both_modes_tell_the_same(playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair) -> None:
     mine, other, lost, damaged, missing = (new_number() for dummy in range(5))
     simulator.faults({lost: [WA_500]})
     for given, pair in (([mine, lost, damaged], key), ([other], other_key)):
@@ -73,7 +73,7 @@ def test_both_execution_modes_tell_the_same(playbooks: Playbooks, simulator: Sim
 
 
 @pytest.mark.slow
-def test_both_execution_modes_refuse_the_same(playbooks: Playbooks, key: KeyPair) -> None:
+def test_both_modes_refuse_the_same(playbooks: Playbooks, key: KeyPair) -> None:
     wrong: dict[str, tuple[dict[str, Any], str]] = {
         "two hosts": ({"pod": "eu", "api_url": playbooks.api_url}, "mutually exclusive"),
         "two keys": ({"fingerprint": key.fingerprint, "business_public_key": key.public}, "mutually exclusive"),

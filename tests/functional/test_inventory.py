@@ -131,7 +131,7 @@ def test_token_can_be_a_template_or_vaulted(inventory: Inventory) -> None:
     assert sorted(inventory.list("--vault-password-file", str(password), text=config)["_meta"]["hostvars"]) == NUMBERS
 
 
-def test_cache_saves_requests_until_asked_for_something_else(inventory: Inventory, simulator: Simulator) -> None:
+def test_cache_saves_requests_for_the_same_options(inventory: Inventory, simulator: Simulator) -> None:
     inventory.options.update(cache=True, cache_plugin="ansible.builtin.jsonfile", cache_connection=str(inventory.folder / "cache"))
     first = inventory.list()
     assert inventory.list() == first and simulator.count() == 3
@@ -155,12 +155,12 @@ def test_cache_saves_requests_until_asked_for_something_else(inventory: Inventor
     ],
 )
 @pytest.mark.slow
-def test_refusal_is_an_error_and_no_empty_inventory(inventory: Inventory, changes: dict[str, Any], told: str) -> None:
+def test_refusal_is_an_error(inventory: Inventory, changes: dict[str, Any], told: str) -> None:
     done = inventory.run("-vvvv", **changes)
     assert done.returncode != 0 and told in " ".join(done.stderr.split()), done.stderr
 
 
-def test_unreachable_api_is_an_error_and_no_empty_inventory(inventory: Inventory) -> None:
+def test_unreachable_api_is_an_error(inventory: Inventory) -> None:
     with closed_port() as port:
         done = inventory.run(meta_api_url=f"http://127.0.0.1:{port}")
     assert done.returncode != 0 and "gave no answer" in " ".join(done.stderr.split())

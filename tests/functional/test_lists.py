@@ -20,7 +20,7 @@ JUNK = "12 34"
 
 @pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
 @pytest.mark.slow
-def test_each_number_has_its_own_outcome_and_every_one_is_tried(
+def test_each_number_has_its_own_outcome(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair, execution_mode: str
 ) -> None:
     good, refused, lost, last = (new_number() for dummy in range(4))
@@ -63,7 +63,7 @@ def test_each_number_has_its_own_outcome_and_every_one_is_tried(
 
 @pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
 @pytest.mark.slow
-def test_what_all_numbers_need_is_asked_of_none_in_vain(
+def test_bad_common_option_sends_nothing(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair, execution_mode: str, tmp_path: Path
 ) -> None:
     numbers = [new_number() for dummy in range(20)]
@@ -111,7 +111,7 @@ def test_what_all_numbers_need_is_asked_of_none_in_vain(
 
 
 @pytest.mark.slow
-def test_connections_are_kept_and_as_many_as_asked_for(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
+def test_as_many_connections_as_asked_for(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
     numbers = [new_number() for dummy in range(40)]
     # The first answers are late, so that all threads have a request under way.
     late = {"do": "answer", "status": 500, "delay": 1, "headers": {"Retry-After": "0"}}
@@ -122,7 +122,7 @@ def test_connections_are_kept_and_as_many_as_asked_for(playbooks: Playbooks, sim
 
 
 @pytest.mark.slow
-def test_long_work_says_how_far_it_is_and_short_work_does_not(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
+def test_long_work_shows_progress(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
     numbers = [new_number() for dummy in range(24)]
     task: dict[str, Any] = {"phone_numbers": numbers, "business_public_key": key.public}
     simulator.faults({numbers[0]: [WA_400]})
@@ -139,7 +139,7 @@ def test_long_work_says_how_far_it_is_and_short_work_does_not(playbooks: Playboo
 
 
 @pytest.mark.slow
-def test_slices_side_by_side_share_a_folder_of_records(
+def test_slices_share_a_folder_of_records(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """As automation platforms slice an inventory: several runs at once, each with numbers of its own; here they share some, too."""

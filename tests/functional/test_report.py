@@ -144,7 +144,7 @@ def test_check_real_check_real(fleet: Fleet, simulator: Simulator, other_key: Ke
 
 
 @pytest.mark.slow
-def test_without_an_inventory_every_record_is_reported(fleet: Fleet) -> None:
+def test_without_inventory_every_record_is_reported(fleet: Fleet) -> None:
     run = fleet.playbooks.run(REPORT, "", variables=fleet.variables)
     assert run.rc == 0, run.output
     assert fleet.document()["numbers"] == fleet.rows() == []
@@ -193,7 +193,7 @@ def test_variables_of_the_play_are_used(fleet: Fleet) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_is_written_where_something_is_wrong(fleet: Fleet) -> None:
+def test_nothing_is_written_on_errors(fleet: Fleet) -> None:
     number = new_number()
     folder = fleet.playbooks.inputs / "private.pub.pem"
     folder.mkdir()

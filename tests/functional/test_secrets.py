@@ -71,7 +71,7 @@ def test_module(playbooks: Playbooks, simulator: Simulator, key: KeyPair, execut
 
 
 @pytest.mark.slow
-def test_module_in_the_background_with_the_account_from_the_environment(
+def test_module_in_the_background(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair
 ) -> None:
     background = {"async": 60, "poll": 1}

@@ -41,7 +41,7 @@ def test_every_row_of_the_table(source: dict[str, Any], world: World) -> None:
     assert world.simulator.methods()["POST"] - sent == sum(result["changed"] for result in done.values())
 
 
-def test_list_takes_one_look_up_and_unchanged_sends_gets_alone(world: World) -> None:
+def test_list_takes_one_look_up(world: World) -> None:
     world.prepare()
     count, numbers = world.simulator.count(), list(world.numbers)
     check = world.register(phone_numbers=numbers, check_mode=True, **META)

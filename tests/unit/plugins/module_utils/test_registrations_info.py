@@ -147,7 +147,7 @@ def test_each_state_is_told(folder: Path, ask: Ask) -> None:
     assert (absent["api"], absent["sid"]) == (None, None)
 
 
-def test_reading_changes_nothing_and_check_mode_tells_the_same(folder: Path, ask: Ask) -> None:
+def test_reading_changes_nothing(folder: Path, ask: Ask) -> None:
     _leave_unconfirmed(folder, NUMBERS[0])
     (folder / "left.json.new").write_text("by a killed process")
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
