@@ -9,13 +9,12 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _record
-from support.playbook_runs import API_KEY, EXECUTION_MODES, SID, WORKER, Playbooks, Run, assert_execution_mode
+from support.playbook_runs import EXECUTION_MODES, SID, WORKER, Playbooks, Run, assert_execution_mode
 from support.processes import Key, options, register
 from support.simulator.client import Simulator
 
@@ -184,18 +183,6 @@ SCENARIOS: dict[str, list[Step]] = {
 }
 
 BELIEVED = {name for name in SCENARIOS if "is believed" in name}
-
-
-@pytest.fixture(scope="module")
-def _ambiguity_simulator() -> Iterator[Simulator]:
-    with Simulator({SID: API_KEY}) as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def simulator(_ambiguity_simulator: Simulator) -> Simulator:
-    _ambiguity_simulator.reset()
-    return _ambiguity_simulator
 
 
 @pytest.fixture(scope="module")

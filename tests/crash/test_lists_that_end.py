@@ -10,49 +10,42 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.keys import KeyPair
-from support.playbook_runs import ACCOUNTS, SID, Playbooks
+from support.playbook_runs import SID, Playbooks
 from support.processes import register_all
 from support.simulator.client import Simulator
 
 
-@pytest.fixture
-def api() -> Iterator[Simulator]:
-    with Simulator(ACCOUNTS) as simulator:
-        yield simulator
-
-
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGHUP])
-def test_list_ends_with_its_run(api: Simulator, key: KeyPair, tmp_path: Path, ending: signal.Signals) -> None:
+def test_list_ends_with_its_run(
+    playbooks: Playbooks, simulator: Simulator, key: KeyPair, tmp_path: Path, ending: signal.Signals
+) -> None:
     """Else it would undo what the next run registers."""
     numbers, other = [f"+9198765{n:05}" for n in range(100)], KeyPair.make("RSA", "rsa_keygen_bits:2048")
-    (tmp_path / "runs").mkdir()
-    playbooks = Playbooks(tmp_path / "runs", api.url)
     given: dict[str, Any] = {"business_public_key": key.public, "cache_path": str(tmp_path / "records"), "max_requests_per_second": 10}
     play = {"hosts": "localhost", "gather_facts": False, "tasks": [playbooks.task("register", phone_numbers=numbers, **given)]}
     run = playbooks.start([play], {"all": {"hosts": {"localhost": {"ansible_connection": "local"}}}})
     until = time.monotonic() + 120
-    while api.count() < 5 and run.poll() is None and time.monotonic() < until:
+    while simulator.count() < 5 and run.poll() is None and time.monotonic() < until:
         time.sleep(0.05)
     run.send_signal(ending)
     run.wait()
-    assert 5 <= api.count() < 60, (playbooks.logs / "output").read_text()
+    assert 5 <= simulator.count() < 60, (playbooks.logs / "output").read_text()
 
-    assert "failed" not in register_all(api.url, tmp_path / "records", numbers, other.public)
-    sent = api.count()
+    assert "failed" not in register_all(simulator.url, tmp_path / "records", numbers, other.public)
+    sent = simulator.count()
     time.sleep(3)  # enough for thirty more of the first run
-    assert api.count() == sent
-    assert set(api.registered()[SID].values()) == {other.fingerprint} and len(api.registered()[SID]) == len(numbers)
+    assert simulator.count() == sent
+    assert set(simulator.registered()[SID].values()) == {other.fingerprint} and len(simulator.registered()[SID]) == len(numbers)
 
 
-def test_abandoned_calls_are_closed(api: Simulator, key: KeyPair, tmp_path: Path) -> None:
+def test_abandoned_calls_are_closed(simulator: Simulator, key: KeyPair, tmp_path: Path) -> None:
     concurrency, numbers = 50, [f"+9198765{n:05}" for n in range(1200)]
-    api.faults({"*": [{"do": "trickle", "where": "body", "interval": 0.2, "always": True}]})
+    simulator.faults({"*": [{"do": "trickle", "where": "body", "interval": 0.2, "always": True}]})
     peak = {"descriptors": 0, "threads": 0}
     ended = threading.Event()
 
@@ -64,11 +57,11 @@ def test_abandoned_calls_are_closed(api: Simulator, key: KeyPair, tmp_path: Path
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        result = register_all(api.url, tmp_path / "records", numbers, key.public, timeout=1, retries=0, concurrency=concurrency)
+        result = register_all(simulator.url, tmp_path / "records", numbers, key.public, timeout=1, retries=0, concurrency=concurrency)
     finally:
         ended.set()
         watcher.join()
     assert {number["outcome"] for number in result["numbers"]} == {"unknown"}
     assert peak["threads"] <= 4 * concurrency and peak["descriptors"] <= 6 * concurrency, peak
-    api.faults({})
-    assert "failed" not in register_all(api.url, tmp_path / "records", numbers[:100], key.public, concurrency=concurrency)
+    simulator.faults({})
+    assert "failed" not in register_all(simulator.url, tmp_path / "records", numbers[:100], key.public, concurrency=concurrency)

@@ -10,21 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.playbook_runs import ACCOUNTS, Playbooks
+from support.playbook_runs import Playbooks
 from support.rotation import AFTER, DAY, World
 from support.simulator.client import Simulator
 
 
-@pytest.fixture(scope="module")
-def simulator() -> Iterator[Simulator]:
-    with Simulator(ACCOUNTS) as simulator:
-        yield simulator
-
-
 @pytest.fixture
-def world(simulator: Simulator, tmp_path: Path) -> Iterator[World]:
-    (tmp_path / "runs").mkdir()
-    made = World(Playbooks(tmp_path / "runs", simulator.url), simulator, tmp_path)
+def world(playbooks: Playbooks, simulator: Simulator, tmp_path: Path) -> Iterator[World]:
+    made = World(playbooks, simulator, tmp_path)
     with made.endpoint:
         made.register()
         yield made
