@@ -162,19 +162,3 @@ def test_unconfirmed_record_of_a_third_key(make_world: Callable[[str], World], s
     world.numbers = everyone
     assert world.fingerprint(world.current) == old
     assert_nothing_lost(world)
-
-
-def test_time_zones(make_world: Callable[[str], World]) -> None:
-    """Runs in two time zones agree on when a key was made and promoted."""
-    west, east = {"TZ": "America/Los_Angeles"}, {"TZ": "Asia/Kolkata"}
-    world = make_world("one")
-    old = world.fingerprint(world.current)
-    world.age(world.current, 0)
-    inventory = inventory_of(world, flows_encryption_rotate_after=0, flows_encryption_keep_previous="4h")
-    for zone in (west, east):  # the key has just been made; then the previous one is kept
-        run = world.playbooks.run([PLAY], inventory, env=zone)
-        assert run.rc == 0, run.output
-        assert_rotated(world, old)
-    world.age(world.keys / "private.previous.pub.pem", 4 * 3600 + 60)
-    assert world.playbooks.run([PLAY], inventory, env=west).rc == 0
-    assert world.files() == {"private.pem", "private.pub.pem"}
