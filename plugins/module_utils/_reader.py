@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""GET requests that are repeated after a failure that may pass."""
+"""Repeats GET requests after failures that may be temporary."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ._retry import RETRIED_STATUSES, asked_pause, pause_before_retry
 
 
 class ReadingFailed(Exception):
-    """No answer came; the message is the cause.
+    """There was no answer; the message is the cause.
 
     :param attempts: requests sent
     """
@@ -30,8 +30,9 @@ class Reader:
     """Sends GET requests.
 
     :param timeout: seconds for one attempt as a whole
-    :param retries: further attempts after a failure that may pass
-    :param rate_limiter: says when each attempt but the first may start, and is told of success and throttling; the first is the caller's
+    :param retries: further attempts after a failure that may be temporary
+    :param rate_limiter: decides when each attempt but the first may start, and is notified of success and throttling; the caller waits for
+        the first attempt
     """
 
     timeout: int = 30
@@ -40,9 +41,9 @@ class Reader:
     rate_limiter: RateLimiter = dataclasses.field(default_factory=RateLimiter)
 
     def get(self, url: str, headers: dict[str, str], *, is_throttled: t.Callable[[Answer], bool] = lambda answer: False) -> tuple[Answer, int]:
-        """Return the last answer, and how many requests were sent.
+        """Return the last answer, and the number of requests sent.
 
-        :param is_throttled: of an answer that says by other means than its HTTP status that requests come too fast
+        :param is_throttled: whether an answer reports throttling by other means than its HTTP status
         :raises ReadingFailed: there was no answer to the last attempt
         :raises InvalidInput: ``tls.ca_path`` cannot be used
         :raises MissingLibrary: requests cannot be imported

@@ -90,9 +90,9 @@ ALWAYS: dict[str, Any] = {"always": True}
 LENGTH = f"Content-Length: {len(SUCCESS)}"
 RATE_LIMITED = r"HTTP 429\. .*fewer forks.* The number keeps the key it had\."
 MAYBE = r"It may or may not have been applied\. Run it again"
-WHEN_IT_LASTS = r"Kaleyra advises to try again after 5, 10 and 15 minutes, and then to ask its support\."
+WHEN_IT_LASTS = r"Kaleyra advises trying again after 5, 10 and 15 minutes, and then contacting its support\."
 NOT_CONFIRMED = rf"HTTP 200, but did not confirm success.*{MAYBE}"
-NOT_IN_TIME = rf"(no whole answer within 2 seconds|timed out).*{MAYBE}"
+NOT_IN_TIME = rf"(no complete answer within 2 seconds|timed out).*{MAYBE}"
 RESET = rf"\(2 attempts\).*(Connection reset by peer|Broken pipe|closed connection).*{MAYBE}"
 REDIRECT = r"a redirect \(HTTP 30\d\), which is not followed.*Check pod or api_url"
 
@@ -174,7 +174,7 @@ REFUSED = [
         *(1, "rejected", 401, rf"WA-401, API is not available for given customer.*Ask Kaleyra's support.*{KEEPS}"),
     ),
     Case("400-wa-400", [WA_400], 1, "rejected", 400, rf"WA-400, Refer to correct payload format.*WABA is onboarded.*{KEEPS}"),
-    Case("403-html", [answer(403)], 1, "rejected", 403, rf"HTTP 403\. Check sid and api_key, and that this address.*{KEEPS}"),
+    Case("403-html", [answer(403)], 1, "rejected", 403, rf"HTTP 403\. Check sid and api_key, and that this IP address.*{KEEPS}"),
     Case("404-html", [answer(404)], 1, "rejected", 404, rf"HTTP 404\. Check pod or api_url\. {KEEPS}"),
     # The server gave up waiting, which is no refusal.
     Case("408", [answer(408, apply=True)], 1, "unknown", 408, MAYBE, True),

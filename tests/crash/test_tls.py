@@ -46,8 +46,8 @@ class Case:
 
 
 GOOD = "https://127.0.0.1:@GOOD@"
-UNKNOWN_ISSUER = r"certificate verify failed: unable to get local issuer certificate\. .*give it with ca_path"
-CHECK_CLOCK = r"Check pod or api_url, and this machine's clock"
+UNKNOWN_ISSUER = r"certificate verify failed: unable to get local issuer certificate\. .*set ca_path"
+CHECK_CLOCK = r"Check pod or api_url, and the clock of this machine"
 
 CASES = [
     Case("authority-by-ca-path", GOOD, "authority"),
@@ -63,9 +63,9 @@ CASES = [
         "authority",
         r"certificate verify failed: Hostname mismatch, certificate is not valid for 'localhost'.* Check pod or api_url",
     ),
-    Case("self-signed", "https://127.0.0.1:@SELF@", None, r"certificate verify failed: self.signed certificate\. .*give it with ca_path"),
+    Case("self-signed", "https://127.0.0.1:@SELF@", None, r"certificate verify failed: self.signed certificate\. .*set ca_path"),
     Case("self-signed-not-validated", "https://127.0.0.1:@SELF@", validate=False),
-    Case("ca-path-missing", GOOD, "no-such-file", r"ca_path .* cannot be used: .*Give the path of a PEM file.*or leave it out", outcome=None),
+    Case("ca-path-missing", GOOD, "no-such-file", r"ca_path .* cannot be used: .*Set it to a PEM file.*or leave it out", outcome=None),
     Case("plain-http-on-the-port", "https://127.0.0.1:@PLAIN@", None, r"(wrong version number|record layer failure|SSL).*Check pod or api_url"),
     Case("handshake-hangs", "https://127.0.0.1:@SILENT@", None, r"(within 2 seconds|timed out).*Check pod or api_url", timeout=2),
     Case("https-on-ipv6", "https://[::1]:@GOOD6@", "authority"),

@@ -91,7 +91,7 @@ def test_bad_common_option_sends_nothing(
         "private": "a PRIVATE key",
         "small": "20 of 20 numbers failed. The public key is RSA with 1024 bits",
         "ca_path": "20 of 20 numbers failed. ca_path /no/ca cannot be used",
-        "cache_path": f"20 of 20 numbers failed. The record cannot be kept in cache_path {file}",
+        "cache_path": f"20 of 20 numbers failed. The record cannot be written to cache_path {file}",
         "both": "mutually exclusive: phone_number|phone_numbers",
         "neither": "one of the following is required: phone_number, phone_numbers",
         "known": "mutually exclusive: known_fingerprint|phone_numbers",

@@ -68,7 +68,7 @@ def test_check_real_check_real(playbooks: Playbooks, simulator: Simulator, key: 
                 "failed": False,
                 "fingerprint": key.fingerprint,
                 "attempts": len(order) * facts["attempts"],
-                "warnings": [f"{told}Give numbers with plus sign and country code, quoted."],
+                "warnings": [f"{told}Write numbers with plus sign and country code, in quotes."],
                 "numbers": [{"phone_number": each, "fingerprint": key.fingerprint, **facts} for each in order],
                 "diff": {name: {each: state(each, record) for each in changed} for name, record in (("before", before), ("after", "confirmed"))},
             },

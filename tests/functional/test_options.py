@@ -213,7 +213,7 @@ def test_refused_options_send_nothing(
         "no credentials": ({"sid": None, "api_key": None}, ("Set sid or KALEYRA_SID. Set api_key or KALEYRA_API_KEY.",)),
         "unknown option": ({"phone": "1"}, ("phone", "Supported parameters include")),
         "letters": ({"phone_number": "+91 98765 4321O"}, ("phone_number", "E.164", "+919876543210")),
-        "api_key": ({"api_key": "Secret-With a-Blank"}, ("api_key", "blank")),
+        "api_key": ({"api_key": "Secret-With a-Blank"}, ("api_key", "space")),
         "timeout": ({"timeout": 0}, ("timeout is 0", "from 1 to 86400")),
         "no integer": ({"retries": "many"}, ("retries", "int")),
         "no file": ({"business_public_key": None, "business_public_key_path": str(tmp_path / "missing.pem")}, ("missing.pem", "No such file")),

@@ -63,7 +63,7 @@ def test_token_is_not_repeated(execution_mode: str, world: World, playbooks: Pla
     echoed = task(world, playbooks, "echoed", execution_mode, phone_numbers=list(world.numbers)[:3], retries=0)
     bad = task(world, playbooks, "bad", execution_mode, phone_number=new_number(), meta_access_token=f"{TOKEN}\nx")
     run = playbooks.run_tasks([echoed, bad], "-vvvv")
-    assert "has a blank, a line break" in run.one("bad")["msg"]
+    assert "contains a space, a line break" in run.one("bad")["msg"]
     assert TOKEN not in run.output
     for path, text in playbooks.leftovers().items():
         assert TOKEN not in text, path

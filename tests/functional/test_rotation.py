@@ -85,6 +85,9 @@ def test_failed_number_leaves_the_rotation_to_resume(world: World) -> None:
     # Both keys are still served.
     served = {world.fingerprint(Path(path)) for path in world.endpoint.keys.read_text().split()}
     assert served == {old, next_key}
+    # A check meanwhile finds nothing wrong.
+    check = world.playbooks.run("kaleyra.whatsapp.flows_check", world.inventory())
+    assert check.rc == 0 and "2 numbers: 1 ok, 1 in rotation." in check.text and "holds the next key" in check.text, check.output
 
     run = world.rotate()
     assert run.rc == 0 and "goes on with the next key that is there" in run.text, run.output

@@ -186,10 +186,10 @@ def test_a_documented_refusal_is_final_and_says_what_to_do(
     [
         (400, ""),
         (401, "Check sid and api_key."),
-        (403, "this address may use the API"),
+        (403, "this IP address may use the API"),
         (404, "Check pod or api_url"),
         (405, ""),
-        (407, "proxy's user and password"),
+        (407, "user and password of the proxy"),
         (409, ""),
         (413, ""),
         (415, ""),
@@ -323,7 +323,7 @@ def test_an_unknown_certificate_points_to_ca_path(odd_server: Callable[..., Any]
     openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-keyout", both, "-out", tmp_path / "certificate")
     both.write_bytes((tmp_path / "certificate").read_bytes() + both.read_bytes())
     account = make_account(None, f"https://127.0.0.1:{odd_server(b'', both).port}", SID, API_KEY)
-    with pytest.raises(OutcomeUnknown, match="certificate verify failed: self.signed certificate.* give it with ca_path"):
+    with pytest.raises(OutcomeUnknown, match="certificate verify failed: self.signed certificate.* set ca_path"):
         FlowsEncryptionApi(account, 20, 0).set_public_key(NUMBER, "x")
 
 
@@ -479,5 +479,5 @@ def test_codes_mean_the_same_with_and_without_hyphen(call: Call, code: str) -> N
 
 @pytest.mark.parametrize("status", [429, 500])
 def test_failure_that_lasts_passes_on_the_advice_of_the_vendor(call: Call, status: int) -> None:
-    with pytest.raises(ApiError, match="again after 5, 10 and 15 minutes, and then to ask its support"):
+    with pytest.raises(ApiError, match="again after 5, 10 and 15 minutes, and then contacting its support"):
         call(_answer(status), retries=0)

@@ -179,7 +179,7 @@ def test_an_error_that_many_share_is_returned_once(
     # What differs from the first one stays.
     assert (third["reason"], third["previous_fingerprint"]) == ("different", fingerprint(K2))
     for number, result in zip(NUMBERS[3:], others):
-        assert result == {"phone_number": number, "changed": False, "failed": True, "outcome": "rejected", "msg": f"As {NUMBERS[0]}."}
+        assert result == {"phone_number": number, "changed": False, "failed": True, "outcome": "rejected", "msg": f"Same error as for {NUMBERS[0]}."}
 
 
 def test_numbers_without_a_plus_give_one_warning(params: Params, simulator: Simulator) -> None:

@@ -219,7 +219,7 @@ def test_status_has_its_remedy(status: int, cause: str, remedy: str, misbehave: 
 
 @pytest.mark.parametrize(
     ("app_secret", "remedy"),
-    [pytest.param(None, "set app_secret", id="unsigned"), pytest.param("another", "have the secret of the Meta app", id="wrong")],
+    [pytest.param(None, "set app_secret", id="unsigned"), pytest.param("another", "use the app secret of the Meta app", id="wrong")],
 )
 def test_refused_signature(app_secret: str | None, remedy: str, misbehave: Misbehave, fail: Fail) -> None:
     endpoint = misbehave(lambda asked: healthy(asked) if asked.signed_with(APP_SECRET) else Reply(432))
@@ -261,7 +261,7 @@ _ACTIVE = json.dumps(ACTIVE).encode()
         ),
         pytest.param(lambda a: b"<!DOCTYPE html><html>Not here</html>", "not_base64", "not base64", id="html"),
         pytest.param(lambda a: b"-_" + a.answer()[2:], "not_base64", "alphabet with + and /", id="url-safe"),
-        pytest.param(lambda a: a.answer()[:40] + b"\n" + a.answer()[40:], "not_base64", "in one line", id="wrapped"),
+        pytest.param(lambda a: a.answer()[:40] + b"\n" + a.answer()[40:], "not_base64", "on one line", id="wrapped"),
         pytest.param(lambda a: json.dumps(a.answer().decode()).encode(), "not_base64", "in quotes, as a JSON string", id="quoted"),
         pytest.param(lambda a: a.answer() * 2000, "not_base64", "more than 65536 bytes", id="too-large"),
         pytest.param(lambda a: _ACTIVE, "clear_json", "Encrypt the JSON", id="clear"),
@@ -356,7 +356,7 @@ def test_https_with_a_private_authority(authority: Authority, misbehave: Misbeha
     endpoint = misbehave(certificate=authority.issue("127.0.0.1"))
     cause, message, result = fail(endpoint.url)
     assert (cause, result["http_status"]) == ("tls", None)
-    assert "unable to get local issuer certificate" in message and "WhatsApp requires a certificate of a public authority" in message
+    assert "unable to get local issuer certificate" in message and "WhatsApp requires a certificate from a public authority" in message
     assert endpoint.requests == []
     assert verify(endpoint.url, ca_path=str(authority.path))["active"]
     assert verify(endpoint.url, validate_certs=False)["active"]
@@ -368,7 +368,7 @@ def test_https_with_a_private_authority(authority: Authority, misbehave: Misbeha
 @pytest.mark.parametrize(
     ("reply", "status", "said"),
     [
-        pytest.param(Reply(200, b"whatever"), 200, "HTTP 200 to a request under a foreign key", id="answers-any-key"),
+        pytest.param(Reply(200, b"whatever"), 200, "HTTP 200 to a request with a foreign key", id="answers-any-key"),
         pytest.param(None, None, "no answer: ", id="no-answer"),
     ],
 )

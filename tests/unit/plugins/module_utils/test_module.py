@@ -19,7 +19,7 @@ _OPTIONS = ("sid", "phone_number", "business_public_key_path", "known_fingerprin
 def _check_both(arguments: dict[str, Any], option: str, *secrets: str) -> None:
     """As the action plugin sees the arguments, and as the module does."""
     for result in (reject_misplaced_secrets(arguments), SPEC.run(arguments, check_mode=False, diff_mode=True)):
-        assert result["failed"] and result["msg"].startswith(f"{option} holds ")
+        assert result["failed"] and result["msg"].startswith(f"{option} contains ")
         assert not any(secret in str(result) for secret in secrets)
 
 
@@ -57,4 +57,4 @@ def test_other_secrets_in_a_wrong_option_are_not_echoed(option: str, variable: s
         monkeypatch.setenv(variable, secret)
         arguments = {}
     result = reject_misplaced_secrets({**arguments, "api_key": API_KEY, "ca_path": f"/x/{secret}"})
-    assert result["failed"] and result["msg"].startswith(f"ca_path holds the value of {option}, ") and secret not in str(result)
+    assert result["failed"] and result["msg"].startswith(f"ca_path contains the value of {option}, ") and secret not in str(result)

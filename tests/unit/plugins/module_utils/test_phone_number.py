@@ -76,7 +76,7 @@ def test_message_repeats_a_long_text_in_part() -> None:
 )
 def test_missing_plus_is_told_with_the_country(text: str, read_as: str) -> None:
     assert missing_plus_warnings([text]) == [
-        f"A phone number has no plus sign: {read_as}. Give numbers with plus sign and country code, quoted."
+        f"A phone number has no plus sign: {read_as}. Write numbers with plus sign and country code, in quotes."
     ]
 
 

@@ -161,7 +161,7 @@ def test_pages_that_do_not_end_are_given_up(read: Read, simulator: Simulator, mo
     page = {"data": [], "paging": {"cursors": {"after": "MQ=="}, "next": "https://x/"}}
     simulator.faults({WABA: [{"do": "answer", "status": 200, "body": page, "always": True}]})
     held, attempts = read()
-    assert held.unknown and "pages that do not end" in held.unknown and attempts == 2
+    assert held.unknown and "endless series of pages" in held.unknown and attempts == 2
     monkeypatch.setattr(_graph_api, "_MAX_PAGES", 3)
     pages = [{"data": [], "paging": {"cursors": {"after": str(n)}, "next": "https://x/"}} for n in range(5)]
     simulator.faults({WABA: [{"do": "answer", "status": 200, "body": page} for page in pages]})
@@ -172,7 +172,7 @@ def test_pages_that_do_not_end_are_given_up(read: Read, simulator: Simulator, mo
     ("fault", "told"),
     [
         ({"do": "answer", "status": 403, "body": {"error": {"message": "(#200) Permissions error", "code": 200}}}, "Meta's error 200 ((#200) Perm"),
-        ({"do": "answer", "status": 200, "body": {"data": {}}}, "no list of phone numbers"),
+        ({"do": "answer", "status": 200, "body": {"data": {}}}, "not a list of phone numbers"),
         ({"do": "answer", "status": 404, "body": "<html>"}, "HTTP 404"),
         ({"do": "reset"}, "gave no answer"),
     ],
@@ -202,14 +202,14 @@ def test_number_of_no_account_or_of_two_is_an_error(read: Read, simulator: Simul
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"meta_access_token": "EAA\nx"}, "meta_access_token has a blank, a line break"),
+        ({"meta_access_token": "EAA\nx"}, "meta_access_token contains a space, a line break"),
         ({"meta_access_token": None}, "needs meta_access_token"),
         ({"meta_waba_ids": ["WABA-1"]}, "'WABA-1' is not the ID"),
         ({"meta_waba_ids": [WABA, "1/../2"]}, "is not the ID"),
         ({"meta_waba_ids": []}, "needs meta_waba_ids"),
         ({"meta_waba_ids": None, "meta_phone_number_ids": {NUMBER: "x"}}, "'x' is not the ID of a phone number"),
         ({"meta_waba_ids": None, "meta_phone_number_ids": {"x": "1"}}, "not a number in E.164"),
-        ({"meta_api_url": "http://graph.example.com"}, "meta_api_url 'http://graph.example.com' would send the access token in clear"),
+        ({"meta_api_url": "http://graph.example.com"}, "meta_api_url 'http://graph.example.com' would send the access token unencrypted"),
         ({"meta_api_url": "https://graph.example.com/?x"}, "meta_api_url"),
         ({"read_back": "none", "read_back_required": True}, "read_back_required needs a source"),
     ],

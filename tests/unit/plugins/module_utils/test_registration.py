@@ -235,7 +235,7 @@ def test_known_fingerprint_is_forgiven_its_spelling(params: Params, fingerprint:
         pytest.param({}, {"KALEYRA_POD": "in", "KALEYRA_API_URL": "URL"}, "exactly one of", id="both-in-the-environment"),
         pytest.param({"pod": "in", "api_url": "URL"}, {}, "exactly one of", id="both-given"),
         pytest.param({}, {"KALEYRA_POD": "moon"}, "is not one of in, sg, eu, na", id="unknown-pod-in-the-environment"),
-        pytest.param({}, {"KALEYRA_API_URL": "http://evil.example"}, "in clear", id="http-in-the-environment"),
+        pytest.param({}, {"KALEYRA_API_URL": "http://evil.example"}, "unencrypted", id="http-in-the-environment"),
     ],
 )
 def test_the_environment_stands_in_where_neither_pod_nor_api_url_is_given(
@@ -274,10 +274,10 @@ _BAD_INPUT = [
     pytest.param({"timeout": 10**11}, "timeout is 100000000000, but must be from 1 to 86400", id="timeout-of-ages"),
     pytest.param({"retries": -1}, "retries is -1, but must be from 0 to 1000", id="retries"),
     pytest.param({"cache_valid_time": -1}, "cache_valid_time is -1, but must be 0 or more", id="cache-valid-time"),
-    pytest.param({"api_url": "http://10.0.0.1"}, "in clear", id="api-url"),
+    pytest.param({"api_url": "http://10.0.0.1"}, "unencrypted", id="api-url"),
     pytest.param({"api_url": None, "pod": "moon"}, "is not one of", id="pod"),
     pytest.param({"sid": "../x"}, "is not an account SID", id="sid"),
-    pytest.param({"api_key": "SECRET key"}, "no HTTP header can carry", id="api-key"),
+    pytest.param({"api_key": "SECRET key"}, "not possible in an HTTP header", id="api-key"),
     pytest.param({"phone_number": "0049123456"}, "is not a number in E.164", id="phone-number"),
     pytest.param({"business_public_key": "junk"}, "no PEM", id="junk"),
     pytest.param({"business_public_key": "PRIVATE"}, "a PRIVATE key", id="private-key"),

@@ -139,7 +139,7 @@ def test_each_state_is_told(folder: Path, ask: Ask) -> None:
     }
     absent, unconfirmed, unreadable, confirmed = result["numbers"]
     assert [each["possible_fingerprints"] for each in result["numbers"]] == [None, [OTHER_KEY, KEY], None, [KEY]]
-    assert str(path) in unreadable["msg"] and "cache_path" in unreadable["msg"] and "its content is not that of a record" in unreadable["msg"]
+    assert str(path) in unreadable["msg"] and "cache_path" in unreadable["msg"] and "its content is invalid" in unreadable["msg"]
     assert [each["msg"] for each in (absent, unconfirmed, confirmed)] == [None] * 3
     assert [each["since"] is None for each in result["numbers"]] == [True, False, True, False]
     assert [each["age"] is None for each in result["numbers"]] == [True, False, True, False]
@@ -303,7 +303,7 @@ def test_any_api_name_is_read_from_the_file_name(folder: Path, ask: Ask) -> None
         pytest.param(lambda path, other: path.mkdir(), "not a file", id="folder"),
         pytest.param(lambda path, other: os.mkfifo(path), "not a file", id="pipe"),
         pytest.param(lambda path, other: path.write_bytes(b"x" * 10_000_000), "too long", id="huge"),
-        pytest.param(lambda path, other: path.write_bytes(b""), "not that of a record", id="empty"),
+        pytest.param(lambda path, other: path.write_bytes(b""), "content is invalid", id="empty"),
     ],
 )
 def test_no_record_is_told_with_the_reason(
