@@ -57,6 +57,7 @@ class Surroundings:
     :param environment: of the controller
     :param folder: that relative paths on the controller start from
     :param is_local: whether a host is the controller itself
+    :param is_in_inventory: whether a host is in the inventory, or the implicit localhost
     :param in_awx: whether this is a job of AWX, whose container vanishes
     :param read_private_key: returns public key (PEM) and fingerprint of a private key file on the controller, given path and passphrase
     :param registers: whether numbers are registered, and endpoints verified, in this run
@@ -66,6 +67,7 @@ class Surroundings:
     environment: t.Mapping[str, str]
     folder: str
     is_local: t.Callable[[str], bool]
+    is_in_inventory: t.Callable[[str], bool]
     in_awx: bool
     read_private_key: t.Callable[[str, str], tuple[str, str]]
     check_option: t.Callable[[str, t.Any], str]
@@ -301,6 +303,7 @@ def _add_pair(
             "folder": os.path.dirname(path) or ".",
             **{name: value for name, value in attributes.items() if name != "passphrase"},
             "is_local": around.is_local(key_host),
+            "is_in_inventory": around.is_in_inventory(key_host),
             "vanishes": around.in_awx and around.is_local(key_host) and not as_bool(variables.get("key_path_is_persistent")),
             "named_by": {},
         },
@@ -404,11 +407,18 @@ def known_keys(
     return keys
 
 
+_NOT_IN_INVENTORY = (
+    "It is not a host of this inventory. In a sliced job, which sees only a part of the inventory, create the key pair in a job of its own "
+    "with the playbook kaleyra.whatsapp.flows_key_pair, and pass its public key on as flows_encryption_public_key."
+)
+
+
 def _why_not(pair: Variables, file: Variables, info: Variables, public: Variables, check_mode: bool) -> str:
     place = f"{pair['private_key_path']} on {pair['key_host']}"
     for result in (file, info, public):
         if result.get("unreachable"):
-            return f"The key host {pair['key_host']} {'cannot run modules' if pair['is_local'] else 'cannot be reached'}: {_short(result)}"
+            why = f"The key host {pair['key_host']} {'cannot run modules' if pair['is_local'] else 'cannot be reached'}: {_short(result)}"
+            return why if pair["is_in_inventory"] else f"{why} {_NOT_IN_INVENTORY}"
     if _is_absent(file):
         if pair["vanishes"]:
             return (

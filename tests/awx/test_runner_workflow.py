@@ -12,25 +12,23 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import yaml
-from awx._runner import AWX, CHECKOUT, ENSURE_KEY_PAIR, NUMBERS, PUBLISH, REGISTER, SUM_UP, Credential, Inventory, Job
+from awx._runner import AWX, CHECKOUT, ENSURE_KEY_PAIR, NUMBERS, REGISTER, REGISTERS, Credential, Inventory, Job, on_cores
 from awx._sshd import Host
 from support.keys import KeyPair
 from support.playbook_runs import SID, WA_400, new_number
 from support.simulator.client import Simulator
 
-RESULTS = {"runner_on_ok", "runner_on_failed", "runner_on_skipped", "runner_on_unreachable"}
-"""Events of a task's result on a host."""
+pytestmark = on_cores("newest", "2.16")
 
 
-def what_came_of(job: Job) -> dict[str, dict[str, Any]]:
-    """What the job publishes, and nothing else."""
+def published(job: Job) -> dict[str, dict[str, Any]]:
+    """Return the outcome of each number that the job published. Nothing else may be published."""
     assert job.artifacts.keys() == {"flows_encryption_numbers"}
-    published: dict[str, dict[str, Any]] = job.artifacts["flows_encryption_numbers"]
-    return published
+    return dict(job.artifacts["flows_encryption_numbers"])
 
 
-def test_what_forms_and_surveys_give(awx: AWX, simulator: Simulator, account: Credential, key: KeyPair) -> None:
-    """Everything blank is an empty text; what was typed has CRLF; what is yes or no is a text."""
+def test_blank_forms_and_typed_answers_register(awx: AWX, simulator: Simulator, account: Credential, key: KeyPair) -> None:
+    """Blank answers are empty texts, typed ones have CRLF, and booleans are text."""
     specs = yaml.safe_load((CHECKOUT / "roles/flows_encryption/meta/argument_specs.yml").read_text())
     blank = dict.fromkeys(specs["argument_specs"]["main"]["options"], "")
     assert len(blank) >= 30
@@ -46,7 +44,7 @@ def test_what_forms_and_surveys_give(awx: AWX, simulator: Simulator, account: Cr
     job = awx.run(REGISTER, inventory, credentials=[account], extra_vars={**blank, **answers})
     assert job.status == "successful", job.stdout
     assert simulator.registered() == {SID: dict.fromkeys(typed, key.fingerprint)}
-    assert what_came_of(job) == {
+    assert published(job) == {
         number: {"changed": True, "status": "absent", "fingerprint": key.fingerprint} for number in typed
     }
 
@@ -58,10 +56,8 @@ def test_what_forms_and_surveys_give(awx: AWX, simulator: Simulator, account: Cr
     assert simulator.registered() == {SID: dict.fromkeys([*typed, host], key.fingerprint)}
 
 
-def test_slices_that_see_neither_each_other_nor_the_key_host(
-    awx: AWX, simulator: Simulator, host: Host, account: Credential
-) -> None:
-    """One job makes the key pair, the slices of another get its public key; three at once, with records that they share."""
+def test_slices_without_key_host_register(awx: AWX, simulator: Simulator, host: Host, account: Credential) -> None:
+    """One job makes the key pair; three slices get its public key, run at once and share records."""
     numbers = [new_number() for dummy in range(6)]
     disabled = new_number()
     inventory = Inventory(
@@ -75,7 +71,7 @@ def test_slices_that_see_neither_each_other_nor_the_key_host(
         },
         disabled=frozenset({disabled}),
     )
-    first = awx.run(ENSURE_KEY_PAIR, inventory, credentials=[account], machine=(host.login.name, host.private_key))
+    first = awx.run(ENSURE_KEY_PAIR, inventory, credentials=[account], machine=host.machine)
     assert first.status == "successful", first.stdout
     public = (host.login.home / "private.pub.pem").read_text()
     made = KeyPair("", public)
@@ -89,27 +85,27 @@ def test_slices_that_see_neither_each_other_nor_the_key_host(
         slices = list(pool.map(register, (1, 2, 3)))
     for number, job in enumerate(slices):
         assert job.status == "successful", job.stdout
-        assert what_came_of(job) == {
+        assert published(job) == {
             own: {"changed": True, "status": "absent", "fingerprint": made.fingerprint} for own in numbers[number::3]
         }
     assert (simulator.registered(), simulator.count()) == ({SID: dict.fromkeys(numbers, made.fingerprint)}, 6)
 
-    # Whatever part of the inventory a later job has, it finds the records.
+    # A later job with another part of the inventory finds the records.
     later = awx.run(REGISTER, inventory, credentials=[account], extra_vars=first.artifacts, limit=numbers[4])
     assert later.status == "successful" and not later.summary("changed"), later.stdout
-    assert what_came_of(later) == {numbers[4]: {"changed": False, "status": "up_to_date", "fingerprint": made.fingerprint}}
+    assert published(later) == {numbers[4]: {"changed": False, "status": "up_to_date", "fingerprint": made.fingerprint}}
 
-    # Without the public key, a slice without the key host says what to do.
-    lost = awx.run(REGISTER, inventory, credentials=[account], slice_of=(2, 3), machine=(host.login.name, host.private_key))
+    # Without the public key, a slice that lacks the key host says what to do.
+    lost = awx.run(REGISTER, inventory, credentials=[account], slice_of=(2, 3), machine=host.machine)
     assert lost.status == "failed", lost.stdout
     assert re.search(r"The key host endpoint cannot be reached: .*Failed to connect to the host via ssh", lost.text)
+    for part in ("not a host of this inventory", "kaleyra.whatsapp.flows_key_pair", "flows_encryption_public_key"):
+        assert part in lost.text
     assert simulator.count() == 6
 
 
-def test_relaunch_on_failed_hosts_and_what_is_published(
-    awx: AWX, simulator: Simulator, account: Credential, key: KeyPair
-) -> None:
-    """One dictionary for the job, by one task on one host."""
+def test_relaunch_on_failed_hosts_registers_them(awx: AWX, simulator: Simulator, account: Credential, key: KeyPair) -> None:
+    """Each job publishes one dictionary, by one task on one host."""
     numbers = [new_number() for dummy in range(5)]
     simulator.faults({numbers[1]: [WA_400]})
     inventory = Inventory(
@@ -125,17 +121,13 @@ def test_relaunch_on_failed_hosts_and_what_is_published(
     assert job.status == "failed" and set(job.summary("failures")) == {numbers[1]}, job.stdout
     changed = {"changed": True, "status": "absent", "fingerprint": key.fingerprint}
     failed = {"changed": False, "status": "failed", "fingerprint": None}
-    assert what_came_of(job) == {**dict.fromkeys(numbers, changed), numbers[1]: failed}
+    assert published(job) == {**dict.fromkeys(numbers, changed), numbers[1]: failed}
 
-    # As AWX does it.
     again = awx.run(REGISTER, inventory, credentials=[account], fact_cache=True, limit=",".join(job.summary("failures")))
     assert again.status == "successful" and set(again.summary("changed")) == {numbers[1]}, again.stdout
-    assert what_came_of(again) == {numbers[1]: changed}
+    assert published(again) == {numbers[1]: changed}
     assert simulator.registered() == {SID: dict.fromkeys(numbers, key.fingerprint)}
 
-    # Four more hosts do not make the tasks more that are the job's, not a number's.
-    def results(done: Job) -> Counter[str]:
-        return Counter(event["event_data"]["task"] for event in done.events if event["event"] in RESULTS)
-
-    assert results(again)[PUBLISH] == results(job)[PUBLISH] == 1
-    assert {SUM_UP, PUBLISH} <= {task for task, count in results(job).items() if count == 1}
+    # Only these tasks are done for each host of a job.
+    tasks = Counter(event["event_data"]["task"] for event in job.events if event["event"] in ("runner_on_ok", "runner_on_failed"))
+    assert {task for task, count in tasks.items() if count > 1 and not task.startswith("Validating arguments")} == {REGISTERS}

@@ -18,7 +18,7 @@ def test_unquoted_numbers_in_yaml_are_a_failure(playbooks: Playbooks, simulator:
     inventory.write_text(f"all:\n  hosts:\n    {new_number()}:\n")
     run = playbooks.run(REGISTER, "", "-i", str(inventory))
     assert run.rc != 0
-    assert "The inventory has no hosts, so there is no number to register." in run.text
+    assert "The inventory has no hosts, so there is no number to register" in run.text
     assert 'write "+919876543210":, with the quotes' in run.text.replace('\\"', '"')
     assert simulator.count() == 0
 

@@ -133,7 +133,7 @@ def _parse_form(body: bytes) -> PublicKey | None:
         return None
     if not isinstance(key, RSAPublicKey) or key.key_size != KEY_BITS:
         return None
-    # Writing the key anew and comparing bytes settles all the rest at once: encoding of every character, columns of
+    # Encoding the key again and comparing bytes settles all the rest at once: encoding of every character, columns of
     # the PEM, PKCS#1, text around it, a second key, further fields, newlines at the end.
     pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode().rstrip("\n")
     if body != urlencode({FIELD: pem}).encode():

@@ -123,7 +123,7 @@ def test_what_cannot_be_read_cannot_be_told(
 
 
 @pytest.mark.parametrize("code", [4, 80007, 130429])
-def test_throttling_is_read_from_metas_error_and_tried_again(
+def test_throttling_by_metas_error_is_tried_again(
     code: int, read: Read, simulator: Simulator, public_pem: Callable[[str], str], fingerprint: Callable[[str], str]
 ) -> None:
     simulator.hold({NUMBER: public_pem("rsa-2048")})
@@ -178,7 +178,7 @@ def test_pages_that_do_not_end_are_given_up(read: Read, simulator: Simulator, mo
         ({"do": "reset"}, "gave no answer"),
     ],
 )
-def test_account_that_cannot_be_listed_leaves_its_numbers_untold(fault: dict[str, Any], told: str, read: Read, simulator: Simulator) -> None:
+def test_unlisted_account_leaves_its_numbers_unknown(fault: dict[str, Any], told: str, read: Read, simulator: Simulator) -> None:
     simulator.faults({WABA: [{**fault, "always": True}]})
     held, dummy = read()
     assert held.unknown and told in held.unknown and WABA in held.unknown and TOKEN not in held.unknown

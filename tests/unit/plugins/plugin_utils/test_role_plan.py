@@ -37,6 +37,7 @@ def around(**changes: Any) -> Surroundings:
         "environment": {},
         "folder": "/play",
         "is_local": lambda host: host == "localhost",
+        "is_in_inventory": lambda host: True,
         "in_awx": False,
         "read_private_key": lambda path, passphrase: (f"PEM of {path}", "aa:bb"),
         "check_option": lambda name, value: "",
@@ -218,6 +219,15 @@ def test_what_became_of_a_pair() -> None:
     assert "flows_encryption_private_key_path /keys/private.pem on localhost" in key(looped(plan, state="directory", msg="a folder"), {}, {})["stop"]
     assert "KALEYRA_FLOWS_PRIVATE_KEY_PASSPHRASE" in key(here, looped(plan, msg="Wrong or empty passphrase"), {})["stop"]
     assert "flows_encryption_public_key_path" in key(here, read, looped(plan, msg="no space"))["stop"]
+
+
+@pytest.mark.parametrize("is_in_inventory", [True, False])
+def test_key_host_unreachable_outside_the_inventory_advises(is_in_inventory: bool) -> None:
+    """A slice of a job of AWX lacks the key host."""
+    plan = make_plan({ONE: {**HOST, "key_host": "endpoint"}}, around(is_in_inventory=lambda host: is_in_inventory))
+    (key,) = known_keys(plan, looped(plan, unreachable=True, msg="timed out"), {}, {}, {}, False).values()
+    assert key["stop"].startswith("The key host endpoint cannot be reached: timed out.")
+    assert ("kaleyra.whatsapp.flows_key_pair" in key["stop"]) is not is_in_inventory
 
 
 def test_an_endpoint_is_verified_once_and_stops_its_own_hosts() -> None:
