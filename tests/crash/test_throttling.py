@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.processes import API_KEY, SID, Child, Key, options, register
+from support.playbook_runs import API_KEY, SID
+from support.processes import Child, Key, options, register
 from support.simulator.client import Simulator
 
 TOLD = "HXAP16TOLD00097IN"
