@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 import typing as t
 from urllib.parse import urlencode
 
@@ -16,7 +17,8 @@ from ._errors import OutcomeUnknown, Rejected
 from ._http import Answer, Tls, TransportError, UntrustedCertificate, WrongCertificate, post, prepare, shown
 from ._json import parse_object
 from ._rate_limit import RateLimiter
-from ._retry import RETRIED_STATUSES, asked_pause, pause_before_retry
+from ._retry import RETRIED_STATUSES, asked_pause, longest, pause_before_retry
+from ._steps import Pause, Steps
 
 _WHAT_TO_DO = {
     "RBC001": "Check sid and api_key, and that the account belongs to this API host (pod or api_url).",
@@ -38,8 +40,7 @@ class FlowsEncryptionApi:
 
     :param timeout: seconds for one attempt as a whole
     :param retries: further attempts after a failure that may be temporary
-    :param rate_limiter: decides when each attempt but the first may start, and is notified of success and throttling; the caller waits for
-        the first attempt
+    :param rate_limiter: is notified of what the account refuses
     """
 
     account: Account
@@ -56,8 +57,8 @@ class FlowsEncryptionApi:
         """
         prepare(self.account.base_url, self.tls)
 
-    def set_public_key(self, phone_number: str, pem: str) -> dict[str, t.Any]:
-        """Register the key and return ``attempts`` (requests sent), ``http_status``, ``code`` and ``message`` of the answer.
+    def set_public_key(self, phone_number: str, pem: str) -> Steps[dict[str, t.Any]]:
+        """Register the key, an attempt a step, and return ``attempts`` (requests sent), ``http_status``, ``code`` and ``message`` of the answer.
 
         :raises Rejected: every attempt was refused, the number keeps the key it had
         :raises OutcomeUnknown: at least one attempt may have been applied
@@ -67,27 +68,32 @@ class FlowsEncryptionApi:
         """
         maybe_applied = False
         attempt = 0
-        while True:
+        facts: dict[str, t.Any] = {}
+        happened = f"the account's limit has refused every request for {self.longest()} seconds, so that this number's was not sent."
+        to_do = _WHAT_TO_DO[429]
+        while not self.rate_limiter.is_blocked:
             attempt += 1
             answer: Answer | None = None
-            facts: dict[str, t.Any] = {}
+            facts = {}
+            started = time.monotonic()
             try:
                 answer = self._post(phone_number, pem)
             except TransportError as exc:
                 happened, to_do = f"{self.account.api} gave no answer: {exc}.", _remedy_without_answer(exc)
             else:
                 facts, success = self._read(answer)
+                if answer.status < 500 and answer.status != 429:
+                    self.rate_limiter.accepted()
                 if success:
-                    self.rate_limiter.succeeded()
                     return {"attempts": attempt, **facts}
                 happened, to_do = self._describe(answer, facts), _remedy(answer, facts)
             maybe_applied = maybe_applied or answer is None or not _is_refusal(answer)
             pause = pause_before_retry(attempt, answer, self.timeout)
             if answer and answer.status == 429:
-                self.rate_limiter.throttled(asked_pause(answer, self.timeout))
+                self.rate_limiter.refused(asked_pause(answer, self.timeout), started)
             if attempt > self.retries or not (answer is None or answer.status in RETRIED_STATUSES):
                 break
-            self.rate_limiter.wait(pause)
+            yield Pause(pause)
         tries = f" ({attempt} attempts)" if attempt > 1 else ""
         consequence = _HARMLESS if maybe_applied else "The number keeps the key it had."
         raise (OutcomeUnknown if maybe_applied else Rejected)(
@@ -97,8 +103,8 @@ class FlowsEncryptionApi:
         )
 
     def longest(self) -> int:
-        """Seconds within which :meth:`set_public_key` always ends: all attempts, and the longest pauses between them."""
-        return (2 * self.retries + 1) * self.timeout
+        """Seconds within which :meth:`set_public_key` always ends, if no other number waits for its turn."""
+        return longest(self.timeout, self.retries)
 
     def _post(self, phone_number: str, pem: str) -> Answer:
         headers = {

@@ -33,6 +33,10 @@ class RecordError(KaleyraError):
     """The record cannot be kept under ``cache_path``; nothing was sent."""
 
 
+class RecordBusy(RecordError):
+    """Another process or thread registers the number."""
+
+
 class KeyPairError(KaleyraError):
     """A file of the key pair is missing, cannot be read, or is not what the plan was made from; it was not changed."""
 

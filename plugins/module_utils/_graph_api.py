@@ -18,6 +18,7 @@ from ._http import Answer, prepare
 from ._json import parse_object
 from ._phone_number import normalise_phone_number
 from ._reader import Reader, ReadingFailed
+from ._steps import Steps, run_steps
 
 META_API_URL = "https://graph.facebook.com/v23.0"
 
@@ -59,13 +60,13 @@ class GraphApi:
         """
         prepare(self.base_url, self.reader.tls)
 
-    def held_key(self, phone_number_id: str) -> tuple[HeldKey, int]:
+    def held_key(self, phone_number_id: str) -> Steps[tuple[HeldKey, int]]:
         """Return which key the number carries, and the number of requests sent.
 
         :source: Meta, Cloud API, "Business Encryption API"
         """
         try:
-            answer, attempts = self._get(f"{phone_number_id}/whatsapp_business_encryption")
+            answer, attempts = yield from self._get(f"{phone_number_id}/whatsapp_business_encryption")
         except ReadingFailed as exc:
             return HeldKey(unknown=f"{self.host} gave no answer: {exc}."), exc.attempts
         held = read_meta_answer(answer.status, answer.body, self.access_token)
@@ -86,7 +87,7 @@ class GraphApi:
             if page:
                 self.reader.rate_limiter.wait()
             try:
-                answer, sent = self._get(f"{waba_id}/phone_numbers?{urlencode(query, safe=',')}")
+                answer, sent = run_steps(self._get(f"{waba_id}/phone_numbers?{urlencode(query, safe=',')}"), self.reader.rate_limiter)
             except ReadingFailed as exc:
                 raise self._error(waba_id, f"{self.host} gave no answer: {exc}.", attempts + exc.attempts) from exc
             attempts += sent
@@ -107,7 +108,7 @@ class GraphApi:
             query["after"] = after
         raise self._error(waba_id, f"{self.host} returns an endless series of pages.", attempts)
 
-    def _get(self, path: str) -> tuple[Answer, int]:
+    def _get(self, path: str) -> Steps[tuple[Answer, int]]:
         def is_throttled(answer: Answer) -> bool:
             error = meta_error(parse_object(answer.body), self.access_token) if answer.status != 200 else None
             return error is not None and error.is_throttling

@@ -39,7 +39,7 @@ def file_lock(path: str, *, timeout: float, offset: int = 0) -> t.Iterator[None]
     lock = (_open(path), offset)
     until = time.monotonic() + timeout
     while not _acquire(*lock):
-        if time.monotonic() > until:
+        if time.monotonic() >= until:
             raise LockTimeout
         time.sleep(_INTERVAL)
     try:

@@ -18,6 +18,7 @@ from ._http import Tls
 from ._phone_number import normalise_phone_number
 from ._rate_limit import RateLimiter
 from ._reader import Reader, ReadingFailed
+from ._steps import Steps
 
 SOURCES = ("meta", "kaleyra")
 
@@ -28,7 +29,7 @@ class ReadBack(t.Protocol):
     def prepare(self, phone_numbers: t.Sequence[str]) -> int:
         """Load and look up what is needed to read these numbers, once for all of them; return the number of requests sent."""
 
-    def read(self, phone_number: str) -> tuple[HeldKey, int]:
+    def read(self, phone_number: str) -> Steps[tuple[HeldKey, int]]:
         """Return what the number carries, and the number of requests sent.
 
         :raises InvalidInput: the source does not know the number; nothing was sent
@@ -45,10 +46,10 @@ class KaleyraReadBack:
     def prepare(self, phone_numbers: t.Sequence[str]) -> int:
         return 0
 
-    def read(self, phone_number: str) -> tuple[HeldKey, int]:
+    def read(self, phone_number: str) -> Steps[tuple[HeldKey, int]]:
         headers = {"api-key": self.account.api_key, "Content-Type": "application/x-www-form-urlencoded"}
         try:
-            answer, attempts = self.reader.get(self.account.url(phone_number), headers)
+            answer, attempts = yield from self.reader.get(self.account.url(phone_number), headers)
         except ReadingFailed as exc:
             return HeldKey(unknown=f"{self.account.api} gave no answer: {exc}."), exc.attempts
         held = read_kaleyra_answer(answer.status, answer.body, self.account.api_key)
@@ -88,7 +89,7 @@ class MetaReadBack:
                     self._places.setdefault(number, []).append((waba_id, phone_number_id))
         return attempts
 
-    def read(self, phone_number: str) -> tuple[HeldKey, int]:
+    def read(self, phone_number: str) -> Steps[tuple[HeldKey, int]]:
         places = self._places.get(phone_number, [])
         if len(places) > 1:
             listed = ", ".join(f"{phone_number_id} in {waba_id}" for waba_id, phone_number_id in places)
@@ -103,7 +104,7 @@ class MetaReadBack:
                 f"{phone_number} is in none of the WhatsApp Business Accounts of meta_waba_ids ({', '.join(self._waba_ids) or 'none is set'}). "
                 "Add the account that the number belongs to."
             )
-        return self._api.held_key(places[0][1])
+        return (yield from self._api.held_key(places[0][1]))
 
 
 def make_read_back(params: t.Mapping[str, t.Any], account: Account | None, rate_limiter: RateLimiter) -> ReadBack | None:

@@ -19,7 +19,7 @@ import threading
 import typing as t
 from urllib.parse import quote, unquote
 
-from ._errors import KaleyraError, OutcomeUnknown, RecordError
+from ._errors import KaleyraError, OutcomeUnknown, RecordBusy, RecordError
 from ._lock import LockTimeout, file_lock
 
 _FORMAT = 2
@@ -84,7 +84,7 @@ class KnownKey:
     def require_writable(self) -> None:
         pass
 
-    def exclusive(self, timeout: float) -> t.ContextManager[None]:
+    def exclusive(self, timeout: float, *, waited: float = 0.0) -> t.ContextManager[None]:
         return contextlib.nullcontext()
 
     def is_correct(self, fingerprint: str | None) -> bool:
@@ -138,11 +138,13 @@ class RecordFile:
             _require_writable(self._folder)
 
     @contextlib.contextmanager
-    def exclusive(self, timeout: float) -> t.Iterator[None]:
+    def exclusive(self, timeout: float, *, waited: float = 0.0) -> t.Iterator[None]:
         """Exclude other processes and threads from registering the same number: each could record the key of the other.
 
         :param timeout: seconds to wait for them
-        :raises RecordError: the folder cannot be written, or another process does not finish
+        :param waited: seconds that the caller has waited for them already
+        :raises RecordBusy: they have not finished in time
+        :raises RecordError: the folder cannot be written
         """
         # One file for all numbers, with one byte for each.
         offset = int.from_bytes(hashlib.sha256(os.path.basename(self._path).encode()).digest()[:7], "big")
@@ -152,8 +154,8 @@ class RecordFile:
                     os.makedirs(self._folder, mode=0o700, exist_ok=True)
                     stack.enter_context(file_lock(os.path.join(self._folder, ".lock"), timeout=timeout, offset=offset))
             except LockTimeout:
-                raise RecordError(
-                    f"Another process has been registering {self._identity[-1]} for {timeout:g} seconds "
+                raise RecordBusy(
+                    f"Another process has been registering {self._identity[-1]} for {timeout + round(waited):g} seconds "
                     f"(its lock is in cache_path {self._folder}). Wait for it or end it, then run this again."
                 ) from None
             yield

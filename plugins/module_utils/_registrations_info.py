@@ -20,6 +20,8 @@ from ._public_key import normalise_fingerprint, public_key_of
 from ._rate_limit import RateLimiter
 from ._read_back import ReadBack, make_read_back
 from ._record import InvalidRecord, Record, RecordFile, record_files
+from ._retry import longest
+from ._steps import Steps
 from ._threads import for_each_in_threads
 
 # The last one only from what is read back.
@@ -33,8 +35,13 @@ def read_registrations(params: t.Mapping[str, t.Any], *, check_mode: bool) -> di
     :raises SomeFailed: with ``read_back_required``, the key of a number could not be read
     :raises KaleyraError: an option cannot be used, or the folder cannot be read
     """
-    rate_limiter = RateLimiter(params["max_requests_per_second"])
-    source = _read_back(params, rate_limiter)
+    if params["pod"] and params["api_url"]:
+        raise InvalidInput("Set at most one of pod and api_url.")
+    # The defaults are those of kaleyra_flows_encryption.
+    timeout = 30 if params["timeout"] is None else params["timeout"]
+    retries = 3 if params["retries"] is None else params["retries"]
+    rate_limiter = RateLimiter(params["max_requests_per_second"], longest_pause=timeout, patience=longest(timeout, retries))
+    source = _read_back({**params, "timeout": timeout, "retries": retries}, rate_limiter)
     wanted = {normalise_phone_number(number) for number in params["phone_numbers"] or () if number}
     filters = {"api": _api(params["pod"], params["api_url"]), "sid": params["sid"]}
     filters = {name: value for name, value in filters.items() if value}
@@ -74,23 +81,17 @@ def read_registrations(params: t.Mapping[str, t.Any], *, check_mode: bool) -> di
 
 
 def _read_back(params: t.Mapping[str, t.Any], rate_limiter: RateLimiter) -> ReadBack | None:
-    """Return the source that the options choose, with the defaults of kaleyra_flows_encryption."""
-    given = {
-        **params,
-        "timeout": 30 if params["timeout"] is None else params["timeout"],
-        "retries": 3 if params["retries"] is None else params["retries"],
-        "validate_certs": params["validate_certs"] is not False,
-    }
-    require_range("timeout", given["timeout"], 1, MAX_TIMEOUT)
-    require_range("retries", given["retries"], 0, 1000)
-    require_range("concurrency", given["concurrency"], 1, MAX_CALLS)
+    """Return the source that the options choose."""
+    require_range("timeout", params["timeout"], 1, MAX_TIMEOUT)
+    require_range("retries", params["retries"], 0, 1000)
+    require_range("concurrency", params["concurrency"], 1, MAX_CALLS)
     account = None
     if params["read_back"] == "kaleyra":
         api_key = params["api_key"] or os.environ.get("KALEYRA_API_KEY")
         if not (params["pod"] or params["api_url"]) or not params["sid"] or not api_key:
             raise InvalidInput("read_back=kaleyra needs the account. Set pod or api_url, sid, and api_key or KALEYRA_API_KEY.")
         account = make_account(params["pod"], params["api_url"], params["sid"], api_key)
-    return make_read_back(given, account, rate_limiter)
+    return make_read_back({**params, "validate_certs": params["validate_certs"] is not False}, account, rate_limiter)
 
 
 def _read_held(source: ReadBack, phone_numbers: t.Iterable[str], concurrency: int, rate_limiter: RateLimiter) -> dict[str, HeldKey]:
@@ -98,9 +99,9 @@ def _read_held(source: ReadBack, phone_numbers: t.Iterable[str], concurrency: in
     held: dict[str, HeldKey] = {}
     numbers = list(dict.fromkeys(phone_numbers))
 
-    def read(number: str) -> None:
+    def read(number: str) -> Steps[None]:
         try:
-            held[number] = source.read(number)[0]
+            held[number] = (yield from source.read(number))[0]
         except InvalidInput as exc:
             held[number] = HeldKey(unknown=str(exc))
 

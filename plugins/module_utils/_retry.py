@@ -15,6 +15,11 @@ from ._http import Answer
 RETRIED_STATUSES = frozenset([429, 500, 502, 503, 504])
 
 
+def longest(timeout: int, retries: int) -> int:
+    """Seconds that all attempts take at most, and as long a pause between them."""
+    return (2 * retries + 1) * timeout
+
+
 def pause_before_retry(attempt: int, answer: Answer | None, longest: float) -> float:
     """Return the seconds until the next attempt: as the server asks, or increasing ones; at most ``longest``."""
     asked = _seconds(answer.retry_after) if answer else None

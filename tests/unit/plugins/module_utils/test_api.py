@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _rate_limit
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import make_account
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._api import FlowsEncryptionApi
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import ApiError, OutcomeUnknown, Rejected
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import MAX_BODY
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._rate_limit import RateLimiter
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._retry import pause_before_retry
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._steps import run_steps
 from support.simulator.client import Simulator
 
 NUMBER = "+919876543210"
@@ -31,7 +32,7 @@ Fault = dict[str, Any]
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses asked for, which nobody waits for here. They are what is under test, not the sleeping."""
     asked: list[float] = []
-    monkeypatch.setattr(_rate_limit.RateLimiter, "wait", lambda self, seconds=0.0: asked.append(seconds))
+    monkeypatch.setattr(RateLimiter, "wait", lambda self, seconds=0.0: asked.append(seconds))
     return asked
 
 
@@ -48,7 +49,7 @@ def call(simulator: Simulator, public_pem: Callable[[str], str]) -> Call:
         simulator.faults({NUMBER: faults})
         account = make_account(None, simulator.url + path, sid, api_key)
         api = FlowsEncryptionApi(account, timeout, retries)
-        return api.set_public_key(NUMBER, pem or public_pem("rsa-2048").rstrip("\n"))
+        return run_steps(api.set_public_key(NUMBER, pem or public_pem("rsa-2048").rstrip("\n")), api.rate_limiter)
 
     return make
 
@@ -324,7 +325,7 @@ def test_an_unknown_certificate_points_to_ca_path(odd_server: Callable[..., Any]
     both.write_bytes((tmp_path / "certificate").read_bytes() + both.read_bytes())
     account = make_account(None, f"https://127.0.0.1:{odd_server(b'', both).port}", SID, API_KEY)
     with pytest.raises(OutcomeUnknown, match="certificate verify failed: self.signed certificate.* set ca_path"):
-        FlowsEncryptionApi(account, 20, 0).set_public_key(NUMBER, "x")
+        run_steps(FlowsEncryptionApi(account, 20, 0).set_public_key(NUMBER, "x"), RateLimiter())
 
 
 # --- pauses -----------------------------------------------------------------------------------------------------------

@@ -402,6 +402,25 @@ def test_promotion_time(world: World) -> None:
     assert keys.previous_since == keys.current_since
 
 
+def test_runs_in_two_time_zones_agree(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On when a key was made and promoted."""
+    with monkeypatch.context() as patch:
+        for zone, hours, action, retires in (
+            ("America/Los_Angeles", 0, "begin", False),
+            ("Asia/Kolkata", 0, "keep", False),
+            ("America/Los_Angeles", 5, "keep", True),
+        ):
+            if hours:
+                promoted = time.time() - hours * 3600
+                os.utime(world.folder / "private.previous.pub.pem", (promoted, promoted))
+            patch.setenv("TZ", zone)
+            time.tzset()
+            plan = Run(world, rotate_after="1d", keep_previous="4h").advance().plan
+            assert (plan["action"], plan["retires"]) == (action, retires), zone
+    time.tzset()
+    assert world.names() == {"private.pem", "private.pub.pem"}
+
+
 @pytest.mark.parametrize(
     ("path", "following", "public"),
     [

@@ -35,12 +35,12 @@ def test_the_api_key_in_a_wrong_option_is_not_echoed(option: str, value: str) ->
     _check_both({"api_key": API_KEY, option: value}, option, API_KEY)
 
 
-def test_the_api_key_of_the_environment_among_the_numbers_is_not_echoed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_api_key_of_the_environment_is_not_echoed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KALEYRA_API_KEY", API_KEY)
     _check_both({"phone_numbers": ["+919876543210", API_KEY]}, "phone_numbers", API_KEY)
 
 
-def test_a_short_api_key_that_is_part_of_a_word_is_no_secret_there() -> None:
+def test_short_api_key_in_a_word_is_no_secret() -> None:
     assert reject_misplaced_secrets({"api_key": "in", "cache_path": "/var/lib/flows/in"}) == {}
 
 
