@@ -87,7 +87,7 @@ def pem(data: bytes) -> None:
 
 
 def der(data: bytes) -> None:
-    """What stands between a PEM's lines, up to the proof that it is what the API takes."""
+    """What stands between a PEM's lines, up to the check that it is what the API takes."""
     key = parse_public_key(pem_of(data))
     assert key.der == data
     try:
@@ -95,10 +95,11 @@ def der(data: bytes) -> None:
     except InvalidInput:
         return
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
     loaded = load_pem_public_key(key.pem.encode())
     assert isinstance(loaded, RSAPublicKey) and loaded.key_size == 2048
+    assert loaded.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode().strip() == key.pem
 
 
 def key_file(data: bytes) -> None:
@@ -125,8 +126,8 @@ def phone_number(data: bytes) -> None:
         return
     assert re.fullmatch(r"\+[1-9][0-9]{6,14}", number, re.ASCII)
     assert normalise_phone_number(number) == number
-    # No digit is lost, added or changed.
-    assert re.sub(r"[^0-9]", "", text_of(data)) == number[1:]
+    # No digit is lost, added or changed, apart from what YAML and INI add to a number.
+    assert re.sub(r"[^0-9]", "", re.sub(r"^(\+?[0-9]+)\.0$", r"\1", text_of(data).strip())) == number[1:]
 
 
 def api_url(data: bytes) -> None:
@@ -187,7 +188,7 @@ def retry_after(data: bytes) -> None:
         assert 0 <= _retry.pause_before_retry(attempt, Answer(429, b"", text), API.timeout) <= API.timeout
 
 
-def is_proof(status: int, body: bytes) -> bool:
+def is_success(status: int, body: bytes) -> bool:
     """HTTP 200, JSON, ``code`` ``WA-200`` (or ``WA200``), ``data.success`` true, no name twice: promise 4, said once more in other words."""
     if status != 200:
         return False
@@ -215,7 +216,7 @@ def answer(data: bytes) -> None:
     status, body = int.from_bytes(data[:2], "big"), data[2:]
     came = Answer(status, body)
     facts, success = API._read(came)
-    assert success is is_proof(status, body)
+    assert success is is_success(status, body)
     assert facts.keys() == {"http_status", "code", "message"} and facts["http_status"] == status
     told = [facts["code"], facts["message"], API._describe(came, facts), _api._remedy(came, facts)]
     for text in told:
@@ -223,7 +224,7 @@ def answer(data: bytes) -> None:
         assert text is None or SECRET not in text
     if success:
         assert not _api._is_refusal(came)
-    # Where nothing was proved, it ends as an error of ours that carries the facts.
+    # Where it is no success, it ends as an error of ours that carries the facts.
     for error in (Rejected, OutcomeUnknown):
         assert isinstance(error("why", attempts=1, **facts), KaleyraError)
 

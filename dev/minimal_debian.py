@@ -2,15 +2,15 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Run `make demo` and `make test` in a minimal Debian 12 that has what README asks for, and nothing else.
+"""Runs `make demo` and `make test` in a minimal Debian 12 that has only what the README requires.
 
-``python3 -m dev.minimal_debian``, as root, with debootstrap. Twice in a row each, by two users side by side:
+``python3 -m dev.minimal_debian``, as root, with debootstrap. Each runs twice, as two users at the same time:
 
-- root, in a home of mode 0700, far east of UTC;
-- somebody with an empty home, in a path with a blank, far west of UTC.
+- root, in a home of mode 0700, in a time zone far east of UTC;
+- a user with an empty home, in a path with a space, in a time zone far west of UTC.
 
-No locale is set. Ends with 77 where this machine cannot do it, and says why. The root is made in a temporary folder, or is that of ``--root``,
-which stays for the next time. How Debian's packages and the package index are reached is taken from this machine's own settings.
+No locale is set. Exits with 77 and the reason if this machine cannot do it. The root file system is created in a temporary folder, or is that of
+``--root``, which is kept for the next time. The settings for Debian packages and the package index are those of this machine.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 SUITE = "bookworm"
 PACKAGES = "ca-certificates,python3,python3-venv,make,openssl,git"
 CANNOT = 77
-"""Exit status where the machine does not allow it."""
+"""Exit status if the machine cannot do it."""
 
 _SETTINGS = ("/etc/pip.conf", "/etc/uv/uv.toml", "/etc/ssl/certs/ca-certificates.crt", "/etc/resolv.conf", "/etc/hosts")
 _VARIABLES = re.compile(r"(pip|uv|ssl_cert)_.*|(requests|curl)_ca_bundle|.*_proxy", re.IGNORECASE)
-# What is mounted ends with these commands.
+# The mounts end with these commands.
 _ENTER = """
 root=$1 ids=$2 checkout=$3 target=$4
 mount -t proc proc "$root/proc"
@@ -63,7 +63,7 @@ USERS = (
 
 
 def obstacle() -> str:
-    """Why it cannot be done here; empty if it can."""
+    """Return why it cannot be done here; empty if it can."""
     if os.geteuid() != 0:
         return "it takes root"
     missing = [program for program in ("debootstrap", "unshare", "chroot") if not shutil.which(program)]
@@ -71,7 +71,7 @@ def obstacle() -> str:
 
 
 def mirror() -> list[str]:
-    """Where this machine's own packages come from, if that has Debian's; nothing has debootstrap decide."""
+    """Return where this machine gets its packages from, if that is a Debian mirror; if empty, debootstrap decides."""
     for path in sorted(Path("/etc/apt").rglob("*.sources")):
         for block in path.read_text().split("\n\n"):
             fields = dict(re.findall(r"^(\w[\w-]*): *(\S+)", block, re.MULTILINE))
@@ -89,7 +89,7 @@ def install(root: Path) -> None:
 
 
 def connect(root: Path) -> None:
-    """Have it reach the package index as this machine does."""
+    """Copy the settings for the package index from this machine."""
     for name in _SETTINGS:
         if Path(name).exists():
             destination = root / name[1:]
@@ -98,7 +98,7 @@ def connect(root: Path) -> None:
 
 
 def copy_checkout(root: Path, user: User) -> None:
-    """Give the user a home with nothing in it but a checkout of what is here, committed or not."""
+    """Create a home for the user with only a copy of this checkout, committed or not."""
     home, checkout = root / user.home[1:], root / user.checkout[1:]
     shutil.rmtree(home, ignore_errors=True)
     checkout.mkdir(parents=True)
@@ -114,7 +114,7 @@ def copy_checkout(root: Path, user: User) -> None:
 
 
 def run(root: Path, user: User, target: str, log: Path) -> bool:
-    """Run that target of the Makefile, and tell whether it passed."""
+    """Run that target of the Makefile, and return whether it passed."""
     environment = {name: value for name, value in os.environ.items() if _VARIABLES.fullmatch(name)}
     environment |= {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": user.home, "TZ": user.time_zone}
     with log.open("ab") as file:
@@ -124,7 +124,7 @@ def run(root: Path, user: User, target: str, log: Path) -> bool:
 
 
 def run_all(root: Path, user: User, rounds: int, logs: Path) -> list[str]:
-    """Rows of the table; the last one says FAILED if one did not pass, and nothing comes after it."""
+    """Yield the rows of the table. After one that FAILED, there are no more."""
     log = logs / f"{user.name}.log"
     rows = []
     for target in ["demo", "test"] * rounds:

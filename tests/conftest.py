@@ -37,8 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: left out of `make test`; `make functional` and .ci/run have all of them")
 
 
-@pytest.fixture
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the machine's own settings counts, nor do they reach the processes that a test starts."""
     for name in list(os.environ):
         if name.startswith(("KALEYRA_", "META_")) or name.lower().endswith("_proxy"):

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Register the numbers of an example inventory with simulators of the API, and show the outcome: ``make demo``."""
+"""Registers the numbers of an example inventory with simulators of the API, and shows the outcome: ``make demo``."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def run_playbook(simulators: dict[str, Simulator]) -> dict[str, dict[str, int]]:
 
 
 def fingerprint_by_openssl(public_key: pathlib.Path) -> str:
-    """Return the key's SHA-256 as openssl tells it."""
+    """Return the key's SHA-256 as openssl computes it."""
     der = subprocess.run(["openssl", "pkey", "-pubin", "-in", public_key, "-outform", "DER"], check=True, capture_output=True).stdout
     digest = subprocess.run(["openssl", "dgst", "-sha256", "-c"], input=der, check=True, capture_output=True).stdout.decode()
     return digest.rpartition("= ")[2].strip()
@@ -68,7 +68,7 @@ def main() -> int:
         print(f"\nThe inventory {INVENTORY.relative_to(CHECKOUT)} has five numbers: three are hosts, and two are a list on the host shops.")
         say("1. Create the key pair, and register its public key for every number of the inventory")
         if not first_time:
-            print("(Key pair, records and registrations of the last demo are still there, so nothing should change.)\n")
+            print("(The key pair, records and registrations of the last demo still exist, so nothing should change.)\n")
         run_playbook(simulators)
         before = {pod: simulator.count() for pod, simulator in simulators.items()}
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A simulator of the API, to be used with an inventory of one's own: ``make simulator``."""
+"""Runs a simulator of the API for your own inventory: ``make simulator``."""
 
 from __future__ import annotations
 

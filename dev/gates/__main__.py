@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Run the tools that look at the collection without running it, side by side, and say in a table what came of each.
+"""Runs the static checks of the collection in parallel, and prints a table of the results.
 
-``python -m dev.gates`` runs all, ``python -m dev.gates ruff mypy`` those named. What each said is kept below ``.cache/gates``, and shown
-where it is bad news. Ends with 1 if one did not pass.
+``python -m dev.gates`` runs all, ``python -m dev.gates ruff mypy`` only these. The output of each is in ``.cache/gates``, and printed if it
+failed. Exits with 1 if one did not pass.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FOLDER = CHECKOUT / ".cache/gates"
-# Where a tool would look for its cache, or take the environment in the checkout for a part of the project.
+# So that no tool takes the virtual environment in the checkout for a part of the project.
 ENVIRONMENT = {**os.environ, "GIT_CEILING_DIRECTORIES": str(CHECKOUT), "NO_COLOR": "1", "FORCE_COLOR": "0"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Gate:
-    """Commands that run in a shell, one after the other as long as all goes well.
+    """Commands that run in a shell, one after the other until one fails.
 
     :param commands: for ``sh``; ``$GATES`` is the folder that they may write to
-    :param bad: a line that must not come, as some tools end with 0 whatever they found
-    :param good: a line that must come
+    :param bad: a line that must not be printed, because some tools exit with 0 in spite of problems
+    :param good: a line that must be printed
     """
 
     commands: Sequence[str]
@@ -63,12 +63,12 @@ class Outcome:
     name: str
     passed: bool
     seconds: float
-    said: str
+    output: str
 
 
-# What takes longest comes first.
+# The longest ones first.
 GATES = {
-    # The artefact as users get it, looked at as Galaxy does on import.
+    # The artefact for users, checked as Galaxy does on import.
     "galaxy-importer": Gate(
         [
             'rm -rf "$GATES/artefact" && mkdir "$GATES/artefact"',
@@ -78,10 +78,10 @@ GATES = {
         bad=r"^(WARNING|ERROR)",
         good=r"^Importer processing completed successfully",
     ),
-    # All rules of its production profile, and nothing excused from any.
+    # All rules of its production profile, without exceptions.
     "ansible-lint": Gate(
         [
-            # Not with a "!" before it, which sh -e never ends for.
+            # Not negated with "!", for which sh -e does not exit.
             "if grep -rnIE '#.*noqa|skip_ansible_lint' .ansible-lint.yml docs meta playbooks plugins roles; then exit 1; fi",
             "if grep -nE '^ *(skip_list|mock_)' .ansible-lint.yml; then exit 1; fi",
             "ansible-lint",
@@ -91,7 +91,7 @@ GATES = {
     "antsibull-docs": Gate(
         ["antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=dependent --disallow-unknown-collection-refs ."]
     ),
-    # The changelog is what was released, word for word.
+    # CHANGELOG.md must be what is generated from changelog.yaml.
     "antsibull-changelog": Gate(
         [
             "antsibull-changelog lint",
@@ -118,7 +118,7 @@ GATES = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m dev.gates", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(GATES)}; all where none is given")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(GATES)}; by default all")
     names = parser.parse_args().names or list(GATES)
     if unknown := [name for name in names if name not in GATES]:
         parser.error(f"there is no gate {', '.join(unknown)}; there are {', '.join(GATES)}")
@@ -128,7 +128,7 @@ def main() -> int:
         outcomes = list(pool.map(lambda name: GATES[name].run(name), names))
     failed = [outcome for outcome in outcomes if not outcome.passed]
     for outcome in failed:
-        print(f"--- {outcome.name}\n{outcome.said.rstrip()}\n", flush=True)
+        print(f"--- {outcome.name}\n{outcome.output.rstrip()}\n", flush=True)
     for outcome in outcomes:
         print(f"{outcome.name:20} {'passed' if outcome.passed else 'FAILED'} {outcome.seconds:6.1f} s")
     print(f"{len(outcomes) - len(failed)} of {len(outcomes)} passed, in {time.monotonic() - start:.0f} s")

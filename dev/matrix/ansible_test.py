@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""ansible-test, step by step, on each ansible-core that is supported, and a table of what came of it.
+"""Runs the steps of ansible-test with each supported ansible-core, and prints a table of the results.
 
-Run with the Python of `.cache/venv`. Needs no container and nothing but a package index, and writes below `.cache/ansible-test/` only:
-there each step has a log, a copy of the collection in a folder of the name that ansible-test insists on, and a home of its own.
+Run with the Python of `.cache/venv`. Needs only a package index and no container, and writes only below `.cache/ansible-test/`:
+each step has a log there, a copy of the collection in a folder with the name that ansible-test requires, and its own home.
 """
 
 from __future__ import annotations
@@ -25,39 +25,39 @@ from dev.matrix.cores import BIN, CACHE, CORES, CoreError, alone, environment, t
 
 CHECKOUT = CACHE.parent
 OLDEST_TARGET = "3.9"
-"""The oldest Python of targets, which is older than that of any ansible-core."""
+"""The oldest Python of targets, older than that of any ansible-core."""
 
-# What of the environment pip and uv need to reach a package index: ansible-test itself hands none of it on.
+# Variables that pip and uv need to reach a package index, which ansible-test does not pass on.
 _INSTALLERS_READ = ("pip_", "uv_", "ssl_cert_", "http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
-# A green run that proves less than it seems to.
+# Passing runs that tested nothing.
 _NOTHING_PROVED = re.compile(r"All targets skipped|Required program .* not found|WARNING: Skipping .*|^.*\bno tests ran\b.*$", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A run of ansible-test. In its arguments stands {python} for the Python of the core, {target} for the oldest of targets."""
+    """A run of ansible-test. In its arguments, {python} is the Python of the core and {target} the oldest one of targets."""
 
     arguments: tuple[str, ...]
 
 
 STEPS = {
     "sanity": Step(("sanity", "--controller", "origin:python={python}", "--target-python", "{python}", "--target-python", "{target}")),
-    # Not those of the simulator, which is no part of the collection. More workers than processors, as many tests wait.
+    # Not those of the simulator, which is not part of the collection. More workers than processors, because many tests wait.
     "units": Step(("units", "--local", "--python", "{python}", "--num-workers", "3", "tests/unit/plugins/")),
-    # Of what runs on targets alone, as ansible-test decides by the folder.
+    # Only of what runs on targets, which ansible-test decides by the folder.
     "units-target": Step(("units", "--local", "--python", "{target}", "--num-workers", "3", "tests/unit/plugins/")),
     "integration": Step(("integration", "--controller", "origin:python={python}", "--target", "controller:python={target}")),
 }
 
-# What unit tests look at imports nothing of Ansible: the oldest and the newest Python of a controller will do, and the oldest of targets once.
+# The code under test imports nothing of Ansible: the oldest and the newest Python of a controller are enough, and the oldest of targets once.
 ON = {"units": (0, -1), "units-target": (0,)}
-"""Steps for some of the cores only, by their places among those that are tested."""
+"""Steps for some of the cores only, by their index among those that are tested."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What came of a step: ``problem`` is empty if all is well.
+    """The result of a step: ``problem`` is empty if it passed.
 
     :param processor: seconds of one processor, of all its processes
     """
@@ -70,7 +70,7 @@ class Outcome:
 
 
 def _copy(folder: Path) -> Path:
-    """Copy what belongs to the collection, committed or not, and return the copy's root."""
+    """Copy the files of the collection, committed or not, and return the root of the copy."""
     root = folder / "ansible_collections/kaleyra/whatsapp"
     shutil.rmtree(root, ignore_errors=True)
     listed = subprocess.run(("git", "ls-files", "-z", "-co", "--exclude-standard"), cwd=CHECKOUT, stdout=subprocess.PIPE, check=True)
@@ -78,15 +78,15 @@ def _copy(folder: Path) -> Path:
         if (CHECKOUT / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(CHECKOUT / name, root / name)
-    # Without it ansible-test asks the checkout's git, which ignores .cache, and finds nothing to test.
+    # Without it, ansible-test uses the checkout's git, which ignores .cache, and finds nothing to test.
     subprocess.run(("git", "init", "--quiet", root), check=True)
-    # The settings of integration tests. Of a user's home Ansible knows the real one, whatever HOME says.
+    # The settings of integration tests. Ansible uses the user's real home, not HOME.
     (root / "tests/integration/integration.cfg").write_text(f"[defaults]\nremote_tmp = {folder / 'tmp'}\n")
     return root
 
 
 def _home(folder: Path, site_packages: Path) -> Path:
-    """A home for ansible-test, which puts its environments there and is not to fetch pip from a place of its own."""
+    """Create a home for ansible-test, which keeps its environments there and must not download pip from elsewhere."""
     home = folder / "home"
     settings = {name: value for name, value in os.environ.items() if name.lower().startswith(_INSTALLERS_READ)}
     (home / ".config/pip").mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def _home(folder: Path, site_packages: Path) -> Path:
         "packages = [argument for argument in sys.argv[1:] if not argument.startswith('-')]\n"
         f"os.execv({str(BIN / 'uv')!r}, ['uv', 'pip', 'install', '--quiet', '--python', sys.executable, *packages])\n"
     )
-    # Whichever version it wants, as it names each in this file.
+    # Of any version, because it lists each of them in this file.
     wanted = (site_packages / "ansible_test/_internal/python_requirements.py").read_text()
     for version in set(re.findall(r"pip='([\d.]+)'", wanted)):
         (cache / f"get_pip_{version.replace('.', '_')}.py").write_text(script)
@@ -117,7 +117,7 @@ def _run_in(folder: Path, name: str, step: str) -> Outcome:
     core = CORES[name]
     core_folder, target_folder = environment(name), target_environment(OLDEST_TARGET)
     root = _copy(folder)
-    # A version manager's shims would run in place of the Pythons that are meant.
+    # The shims of a version manager would run instead of the intended Pythons.
     path = [str(core_folder / "bin"), str(target_folder / "bin")]
     path += [part for part in os.environ["PATH"].split(os.pathsep) if Path(part).name != "shims" and Path(part) != BIN]
     arguments = [argument.format(python=core.python, target=OLDEST_TARGET) for argument in STEPS[step].arguments]
@@ -133,7 +133,7 @@ def _run_in(folder: Path, name: str, step: str) -> Outcome:
             stdout=file,
             stderr=subprocess.STDOUT,
         )
-        # What subprocess itself would not tell: the time of the processor, which is the same on a busy machine.
+        # subprocess does not return the processor time, which does not depend on the load of the machine.
         dummy, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     seconds, processor = time.monotonic() - start, usage.ru_utime + usage.ru_stime
@@ -179,7 +179,7 @@ def main() -> int:
             outcomes.append(outcome)
             _say(outcome)
         ready = [outcome.core for outcome in outcomes if not outcome.problem]
-        # The long steps first, so that none of them is left to run alone at the end.
+        # The long steps first, so that none of them runs alone at the end.
         jobs = [
             pool.submit(_run, name, step)
             for step in options.steps

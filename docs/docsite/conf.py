@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Sphinx's settings for the documentation site: the guides in docs/, and the reference that antsibull-docs makes. ``make docs`` builds it."""
+"""Settings of Sphinx for the documentation site: the guides in docs/, and the reference from antsibull-docs. ``make docs`` builds it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ project_copyright = project + " contributors"
 html_title = project
 
 extensions = ["myst_parser", "sphinx_antsibull_ext", "sphinx_copybutton"]
-exclude_patterns = ["README.md", "examples"]  # the home page includes the one, and guides lead to the others
-myst_heading_anchors = 3  # as GitHub has them
+exclude_patterns = ["README.md", "examples"]  # the home page includes the README, and guides link to the examples
+myst_heading_anchors = 3  # the same as on GitHub
 default_role = "any"
 highlight_language = "YAML+Jinja"
 pygments_style, pygments_dark_style = "default", "github-dark"
@@ -42,7 +42,7 @@ html_use_index = False
 
 
 def _colours(scheme: str) -> dict[str, str]:
-    """antsibull-docs's own colours for the tables of options, so that the theme's switch between light and dark reaches them."""
+    """Return the colours of antsibull-docs for the tables of options, so that they follow the theme's light and dark mode."""
     css = importlib.resources.files("sphinx_antsibull_ext").joinpath(f"colors-{scheme}.css").read_text(encoding="utf-8")
     return dict(re.findall(r"--(antsibull[\w-]+):([^;}]+)", css))
 
@@ -77,7 +77,7 @@ html_theme_options: dict[str, Any] = {
     },
 }
 
-# A guide's link to a file outside docs/ -> the page that tells the same here; what has none is on GitHub, like folders.
+# A guide's link to a file outside docs/ -> the page with the same content here, or else the file on GitHub.
 _PAGES = [
     (r"\.\./README\.md", "index.md"),
     (r"\.\./roles/(\w+)/README\.md", r"reference/\1_role.rst"),
@@ -90,11 +90,11 @@ _PAGES = [
 def _fit_in(app: Sphinx, docname: str, source: list[str]) -> None:
     for path, page in _PAGES:
         source[0] = re.sub(rf"\]\({path}", f"]({page}", source[0])
-    # The theme has a page's contents at its side.
+    # The theme shows the contents of a page in its sidebar.
     source[0] = re.sub(r"^\.\. contents::\n(?: +:.*\n)+", "", source[0], flags=re.MULTILINE)
 
 
-# Where docs.ansible.com tells what the reference only names. No inventory of that site is fetched for a dozen links.
+# Pages on docs.ansible.com that the reference refers to. For a dozen links, no inventory of that site is downloaded.
 _ELSEWHERE = [
     (r"ansible_collections\.(?!kaleyra\.)(\w+)\.(\w+)\.(\w+_module)(?:__.*)?", r"collections/\1/\2/\3.html"),
     (r"action_plugins", "plugins/action.html"),
@@ -111,17 +111,27 @@ def _lead_to_docs_ansible_com(app: Sphinx, env: Any, node: pending_xref, contnod
     return None
 
 
+_BREAKS = re.compile(r"(?<=[._])(?=\w)")
+
+
 def _let_names_break(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Long names of modules and plugins break after a dot or an underscore, and not in mid-word."""
+    """Let long names of modules and plugins in titles break after a dot or an underscore, and not within a word."""
     for title in doctree.findall(nodes.title):
         for text in list(title.findall(nodes.Text)):
-            parts = re.split(r"(?<=[._])(?=\w)", text)
+            parts = _BREAKS.split(text)
             if len(parts) > 1 and text.parent:
                 broken = [node for part in parts for node in (nodes.Text(part), nodes.raw("", "<wbr>", format="html"))][:-1]
                 text.parent.replace(text, broken)
 
 
+def _let_names_break_in_navigation(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+    """Do the same in the sidebar, whose HTML the theme has made."""
+    tree = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = re.sub(r"(?<=>)[^<]+", lambda text: _BREAKS.sub("<wbr>", text[0]), tree)
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("html-page-context", _let_names_break_in_navigation, priority=900)  # after the theme
     app.connect("doctree-resolved", _let_names_break)
     app.connect("source-read", _fit_in)
     app.connect("missing-reference", _lead_to_docs_ansible_com)

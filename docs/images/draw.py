@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Draws the guides' pictures beside itself, and those for narrow screens: ``python docs/images/draw.py``.
+"""Draws the pictures of the guides, and those for narrow screens: ``python docs/images/draw.py``.
 
-They follow the reader's light or dark colours.
+Their colours follow the light or dark mode of the reader.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Picture:
         self.text(x + width / 2, middle + 27 - lines * 9, below, size=14, kind="quiet")
 
     def chip(self, x: float, y: float, words: str, kind: str, width: float = 58, size: float = 13) -> None:
-        """Words on a coloured pill, its middle at x and y."""
+        """Draw words on a coloured pill with its centre at x and y."""
         self.rect(x - width / 2, y - 13, width, 26, kind, 13)
         self.text(x, y + size * 0.36, words, size=size, kind="on")
 
@@ -183,7 +183,7 @@ def rotation() -> Picture:
 
 
 def _draw_keys(drawn: Picture, middle: float, y: float, row: list[str]) -> None:
-    """Chips for the keys of one cell, with an arrow between them where the one replaces the other."""
+    """Draw chips for the keys of one cell, with an arrow between them if one replaces the other."""
     moves = "→" in row
     chips = [key for key in row if key != "→"]
     for i, kind in enumerate(chips):
@@ -276,10 +276,10 @@ def record_narrow() -> Picture:
 
 
 def rotation_narrow() -> Picture:
-    drawn = Picture(400, 1010, "The states of a rotation", "The same as the wide picture, from top to bottom.")
+    drawn = Picture(400, 1060, "The states of a rotation", "The same as the wide picture, from top to bottom.")
     for i, (title, below, files, *keys) in enumerate(_STATES):
-        top = 12 + 190 * i
-        drawn.rect(12, top, 376, 180, "column even" if i % 2 else "column")
+        top = 12 + 200 * i
+        drawn.rect(12, top, 376, 192, "column even" if i % 2 else "column")
         drawn.text(28, top + 26, title, size=17, kind="strong", anchor="start")
         drawn.text(372, top + 26, below, size=14, kind="quiet", anchor="end")
         for j, name in enumerate(("Key host", "Endpoint holds", "Numbers carry", "Phones use")):
@@ -288,7 +288,7 @@ def rotation_narrow() -> Picture:
             drawn.chip(270, top + 52 + 28 * j, name, kind, 170, 13)
         for j, row in enumerate(keys, start=1):
             _draw_keys(drawn, 270, top + 80 + 30 * j, row)
-    drawn.text(200, 980, "After any failure, the next run continues\nfrom the keys that exist.", size=14, kind="quiet")
+    drawn.text(200, 1030, "After any failure, the next run continues\nfrom the keys that exist.", size=14, kind="quiet")
     return drawn
 
 

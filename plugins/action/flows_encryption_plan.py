@@ -61,6 +61,7 @@ class ActionModule(ActionBase):
             environment=os.environ,
             folder=user_folder(own["playbook_dir"], os.getcwd()),
             is_local=functools.partial(_is_local, hostvars),
+            is_in_inventory=lambda name: hostvars._inventory.get_host(name) is not None,
             in_awx="awx_job_id" in own or "tower_job_id" in own,
             read_private_key=_read_private_key,
             check_option=_OptionChecks(),

@@ -9,12 +9,10 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.kaleyra.whatsapp.plugins.plugin_utils._role_plan import (
-    absolute_path,
     endpoints_to_verify,
     known_keys,
     shared_pair,
     summarise,
-    user_folder,
     verifications,
     what_to_register,
 )
@@ -29,5 +27,4 @@ class FilterModule:
             "flows_what_to_register": what_to_register,
             "flows_summary": summarise,
             "flows_shared_pair": shared_pair,
-            "flows_absolute_path": lambda path, playbook_folder, working_folder: absolute_path(path, user_folder(playbook_folder, working_folder)),
         }

@@ -2,12 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Kaleyra's WhatsApp Flow API v2, as far as this collection uses it."""
+"""The part of Kaleyra's WhatsApp Flow API v2 that this collection uses."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 import typing as t
 from urllib.parse import urlencode
 
@@ -16,29 +17,30 @@ from ._errors import OutcomeUnknown, Rejected
 from ._http import Answer, Tls, TransportError, UntrustedCertificate, WrongCertificate, post, prepare, shown
 from ._json import parse_object
 from ._rate_limit import RateLimiter
-from ._retry import RETRIED_STATUSES, asked_pause, pause_before_retry
+from ._retry import RETRIED_STATUSES, asked_pause, longest, pause_before_retry
+from ._steps import Pause, Steps
 
 _WHAT_TO_DO = {
-    "RBC001": "Check sid and api_key, and that the account is one of the API host asked (pod or api_url).",
-    "WA401": "Ask Kaleyra's support to open the API for this account: it needs an active WhatsApp plan and the number's WABA on API v2.",
+    "RBC001": "Check sid and api_key, and that the account belongs to this API host (pod or api_url).",
+    "WA401": "Ask Kaleyra's support to enable the API for this account: it needs an active WhatsApp plan, and the number's WABA on API v2.",
     "WA400": "Check that the number is registered and its WABA is onboarded on Kaleyra's WhatsApp API v2.",
     401: "Check sid and api_key.",
-    403: "Check sid and api_key, and that this address may use the API.",
+    403: "Check sid and api_key, and that this IP address may use the API.",
     404: "Check pod or api_url.",
-    407: "Check the proxy's user and password in the environment.",
-    429: "The account's rate is limited: run it again later, or more slowly (max_requests_per_second for a list, fewer forks for hosts).",
+    407: "Check the user and password of the proxy in the environment.",
+    429: "The rate of the account is limited: run it again later, or at a lower rate (max_requests_per_second for a list, fewer forks for hosts).",
 }
-_WHEN_IT_LASTS = "Kaleyra advises to try again after 5, 10 and 15 minutes, and then to ask its support."
+_WHEN_IT_LASTS = "Kaleyra advises trying again after 5, 10 and 15 minutes, and then contacting its support."
 _HARMLESS = "It may or may not have been applied. Run it again, which is harmless."
 
 
 @dataclasses.dataclass(frozen=True)
 class FlowsEncryptionApi:
-    """Sets business public keys.
+    """Registers business public keys.
 
     :param timeout: seconds for one attempt as a whole
-    :param retries: further attempts after a failure that may pass
-    :param rate_limiter: says when each attempt but the first may start, and is told of success and throttling; the first is the caller's
+    :param retries: further attempts after a failure that may be temporary
+    :param rate_limiter: is notified of what the account refuses
     """
 
     account: Account
@@ -48,15 +50,15 @@ class FlowsEncryptionApi:
     rate_limiter: RateLimiter = dataclasses.field(default_factory=RateLimiter)
 
     def prepare(self) -> None:
-        """Load what the first call would: for many that are to be made at once.
+        """Load what the first call needs, before many calls are made at once.
 
         :raises InvalidInput: ``tls.ca_path`` cannot be used
         :raises MissingLibrary: requests cannot be imported
         """
         prepare(self.account.base_url, self.tls)
 
-    def set_public_key(self, phone_number: str, pem: str) -> dict[str, t.Any]:
-        """Register the key and return ``attempts`` (requests sent), ``http_status``, ``code`` and ``message`` of the answer.
+    def set_public_key(self, phone_number: str, pem: str) -> Steps[dict[str, t.Any]]:
+        """Register the key, an attempt a step, and return ``attempts`` (requests sent), ``http_status``, ``code`` and ``message`` of the answer.
 
         :raises Rejected: every attempt was refused, the number keeps the key it had
         :raises OutcomeUnknown: at least one attempt may have been applied
@@ -66,27 +68,32 @@ class FlowsEncryptionApi:
         """
         maybe_applied = False
         attempt = 0
-        while True:
+        facts: dict[str, t.Any] = {}
+        happened = f"the account's limit has refused every request for {self.longest()} seconds, so that this number's was not sent."
+        to_do = _WHAT_TO_DO[429]
+        while not self.rate_limiter.is_blocked:
             attempt += 1
             answer: Answer | None = None
-            facts: dict[str, t.Any] = {}
+            facts = {}
+            started = time.monotonic()
             try:
                 answer = self._post(phone_number, pem)
             except TransportError as exc:
                 happened, to_do = f"{self.account.api} gave no answer: {exc}.", _remedy_without_answer(exc)
             else:
                 facts, success = self._read(answer)
+                if answer.status < 500 and answer.status != 429:
+                    self.rate_limiter.accepted()
                 if success:
-                    self.rate_limiter.succeeded()
                     return {"attempts": attempt, **facts}
                 happened, to_do = self._describe(answer, facts), _remedy(answer, facts)
             maybe_applied = maybe_applied or answer is None or not _is_refusal(answer)
             pause = pause_before_retry(attempt, answer, self.timeout)
             if answer and answer.status == 429:
-                self.rate_limiter.throttled(asked_pause(answer, self.timeout))
+                self.rate_limiter.refused(asked_pause(answer, self.timeout), started)
             if attempt > self.retries or not (answer is None or answer.status in RETRIED_STATUSES):
                 break
-            self.rate_limiter.wait(pause)
+            yield Pause(pause)
         tries = f" ({attempt} attempts)" if attempt > 1 else ""
         consequence = _HARMLESS if maybe_applied else "The number keeps the key it had."
         raise (OutcomeUnknown if maybe_applied else Rejected)(
@@ -96,13 +103,13 @@ class FlowsEncryptionApi:
         )
 
     def longest(self) -> int:
-        """Seconds after which :meth:`set_public_key` has surely ended: all attempts, and as long a pause between them."""
-        return (2 * self.retries + 1) * self.timeout
+        """Seconds within which :meth:`set_public_key` always ends, if no other number waits for its turn."""
+        return longest(self.timeout, self.retries)
 
     def _post(self, phone_number: str, pem: str) -> Answer:
         headers = {
             "api-key": self.account.api_key,
-            "Content-Type": "application/x-www-form-urlencoded",  # the only one that the API allows
+            "Content-Type": "application/x-www-form-urlencoded",  # the only type that the API allows
             "Accept": "application/json",
         }
         return post(self.account.url(phone_number), headers, _form(pem), timeout=self.timeout, tls=self.tls)
@@ -113,7 +120,7 @@ class FlowsEncryptionApi:
         data = content.get("data")
         success = (
             answer.status == 200
-            and content.get("code") in ("WA-200", "WA200")  # Kaleyra's pages print codes both ways
+            and content.get("code") in ("WA-200", "WA200")  # Kaleyra's documentation has both spellings
             and isinstance(data, dict)
             and data.get("success") is True
         )
@@ -133,8 +140,8 @@ class FlowsEncryptionApi:
             what = f"{self.account.api} answered with a redirect (HTTP {answer.status}), which is not followed"
         else:
             what = f"{self.account.api} answered HTTP {answer.status}"
-        said = ", ".join(filter(None, [facts["code"], facts["message"]]))
-        return f"{what} ({said})." if said else f"{what}."
+        text = ", ".join(filter(None, [facts["code"], facts["message"]]))
+        return f"{what} ({text})." if text else f"{what}."
 
 
 @functools.lru_cache(maxsize=4)
@@ -143,7 +150,7 @@ def _form(pem: str) -> bytes:
 
 
 def _is_refusal(answer: Answer) -> bool:
-    """Whether the API surely did not apply the request. 408 says only that the server gave up."""
+    """Whether the API certainly did not apply the request. 408 only means that the server gave up."""
     return 400 <= answer.status < 500 and answer.status != 408
 
 
@@ -157,7 +164,7 @@ def _remedy(answer: Answer, facts: dict[str, t.Any]) -> str:
 
 def _remedy_without_answer(error: TransportError) -> str:
     if isinstance(error, WrongCertificate):
-        return "Check pod or api_url, and this machine's clock."
+        return "Check pod or api_url, and the clock of this machine."
     if isinstance(error, UntrustedCertificate):
-        return "If the server's authority is a private one, give it with ca_path."
+        return "If the certificate authority is private, set ca_path."
     return "Check pod or api_url, the network and the proxy settings in the environment."

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Makes many numbers carry one public key in one task, and tells of each what came of it."""
+"""Makes numbers carry one public key in one task, and tells of each what came of it."""
 
 from __future__ import annotations
 
@@ -11,144 +11,151 @@ import time
 import typing as t
 
 from ._batch_summary import Result, join_warnings, message_for_failed, shorten_same_errors
-from ._errors import InvalidInput, KaleyraError, SomeFailed, require_range
+from ._errors import InvalidInput, KaleyraError, require_range
 from ._http import MAX_CALLS
 from ._parent import Parent
 from ._phone_number import missing_plus_warnings, normalise_phone_number
 from ._rate_limit import RateLimiter
-from ._record import KnownKey, RecordFile
-from ._registration import Registration, add_plan, state_after, state_before
+from ._registration import NumberOutcome, Registration
+from ._retry import longest
+from ._steps import Steps
 from ._threads import for_each_in_threads
 
 # Seconds between two words on how far it is.
 _PROGRESS_INTERVAL = 10.0
 
-_Job = tuple[t.Union[KnownKey, RecordFile], Result]
 
+def register(
+    params: t.Mapping[str, t.Any], *, check_mode: bool, progress: t.Callable[[str], None] = lambda words: None, parent: Parent | None = None
+) -> Result:
+    """Bring all numbers to carry the key, one as a list of one, and return the task's result, ``warnings`` and ``diff`` included.
 
-def register_batch(params: t.Mapping[str, t.Any], *, check_mode: bool, progress: t.Callable[[str], None], parent: Parent | None = None) -> Result:
-    """Bring all numbers to carry the key, and return the task's result, ``warnings`` and ``diff`` included.
+    Where a number could not be registered, every other one was tried all the same, and the result has ``failed`` and ``msg``.
 
     :param params: the module's options, None for what was not given
     :param progress: called now and then while it takes long, with a few words on how far it is
     :param parent: when it has ended, nothing further is sent
     :raises Cancelled: it has ended
-    :raises SomeFailed: every number was tried
     :raises KaleyraError: nothing was sent for any of them
     """
     concurrency, rate = params["concurrency"], params["max_requests_per_second"]
     require_range("concurrency", concurrency, 1, MAX_CALLS)
     if rate is not None and not 0.001 <= rate < math.inf:
         raise InvalidInput(f"max_requests_per_second is {rate:g}, but must be 0.001 or more. Leave it out for no limit.")
-    rate_limiter = RateLimiter(rate)
+    rate_limiter = RateLimiter(rate, longest_pause=params["timeout"], patience=longest(params["timeout"], params["retries"]))
     rate_limiter.parent = parent
     registration = Registration(params, rate_limiter)
-    warnings: list[tuple[str, str]] = []
-    results, jobs = _list_numbers(registration, params["phone_numbers"])
-    looked_up = 0
-    if not registration.read_back:
-        jobs = _plan(registration, jobs, warnings)
-    if jobs:
+    alone = params["phone_numbers"] is None
+    given = [params["phone_number"]] if alone else params["phone_numbers"]
+    outcomes = _start(registration, given)
+    if alone and (error := outcomes[next(iter(outcomes))].error):
+        raise error
+    looked_up = _Work(registration, outcomes, check_mode).do(concurrency, rate_limiter, progress)
+    warnings = missing_plus_warnings(given)
+    if alone:
+        (outcome,) = outcomes.values()
+        return {
+            **outcome._replace(attempts=outcome.attempts + looked_up).as_result(),
+            "warnings": [*warnings, *outcome.warnings],
+            "diff": {"before": outcome.state_before(), "after": outcome.state_after()},
+        }
+    return _result_of_list(outcomes, registration.fingerprint, looked_up, warnings)
+
+
+def _start(registration: Registration, phone_numbers: t.Sequence[str]) -> dict[str, NumberOutcome]:
+    """Return each number's outcome once, by number, in which nothing is known yet but what cannot be a number."""
+    outcomes: dict[str, NumberOutcome] = {}
+    for text in phone_numbers:
+        try:
+            number = normalise_phone_number(text)
+        except InvalidInput as exc:
+            outcomes.setdefault(text, registration.start(text).failed(exc))
+        else:
+            outcomes.setdefault(number, registration.start(number))
+    return outcomes
+
+
+class _Work:
+    """What is done for the numbers.
+
+    :param outcomes: replaced as they become known
+    """
+
+    def __init__(self, registration: Registration, outcomes: dict[str, NumberOutcome], check_mode: bool) -> None:
+        self._registration = registration
+        self._outcomes = outcomes
+        self._check_mode = check_mode
+
+    def do(self, concurrency: int, rate_limiter: RateLimiter, progress: t.Callable[[str], None]) -> int:
+        """Do it, and return how many requests were sent for all numbers together."""
+        read_back = self._registration.read_back
+        numbers = [number for number, outcome in self._outcomes.items() if not outcome.error]
+        if not read_back:
+            numbers = self._plan(numbers)
+        if not numbers:
+            return 0
+        looked_up = 0
         try:
             # What all of them need, once for all.
-            registration.key.require_rsa_2048()
-            registration.api.prepare()
-            if registration.read_back:
-                looked_up = registration.read_back.prepare([result["phone_number"] for dummy, result in jobs])
+            self._registration.key.require_rsa_2048()
+            self._registration.api.prepare()
+            if read_back:
+                looked_up = read_back.prepare(numbers)
             else:
-                jobs[0][0].require_writable()
+                self._registration.known(numbers[0]).require_writable()
         except KaleyraError as exc:
-            for dummy, result in jobs:
-                _fail(result, exc)
+            for number in numbers:
+                self._outcomes[number] = self._outcomes[number].failed(exc)
         else:
-            if registration.read_back or not check_mode:
-                _apply(registration, jobs, concurrency, rate_limiter, warnings, progress, check_mode)
-    outcome = {
-        "changed": any(result["changed"] for result in results),
-        "fingerprint": registration.fingerprint,
-        "attempts": looked_up + sum(result["attempts"] for result in results),
+            if read_back or not self._check_mode:
+                self._apply(numbers, concurrency, rate_limiter, progress)
+        return looked_up
+
+    def _plan(self, numbers: list[str]) -> list[str]:
+        """Plan each number, and return those that are to be changed. Without threads: reading files is all there is to do."""
+        for number in numbers:
+            self._outcomes[number] = self._registration.plan(self._outcomes[number])
+        return [number for number in numbers if self._outcomes[number].to_be_changed]
+
+    def _apply(self, numbers: list[str], concurrency: int, rate_limiter: RateLimiter, progress: t.Callable[[str], None]) -> None:
+        def apply(number: str) -> Steps[None]:
+            self._outcomes[number] = yield from self._registration.apply(self._outcomes[number], check_mode=self._check_mode)
+
+        done = failed = 0
+        said = time.monotonic()
+
+        def on_progress(number: str | None) -> None:
+            nonlocal done, failed, said
+            if number:
+                done += 1
+                failed += self._outcomes[number].error is not None
+            now = time.monotonic()
+            if now - said >= _PROGRESS_INTERVAL:
+                said = now
+                progress(f"{done} of {len(numbers)} numbers done, {failed} failed")
+
+        for_each_in_threads(numbers, apply, threads=concurrency, rate_limiter=rate_limiter, on_progress=on_progress)
+
+
+def _result_of_list(outcomes: t.Mapping[str, NumberOutcome], fingerprint: str, looked_up: int, warnings: list[str]) -> Result:
+    results = [outcome.as_result() for outcome in outcomes.values()]
+    changed = [outcome for outcome in outcomes.values() if outcome.changed]
+    result: Result = {
+        "changed": bool(changed),
+        "fingerprint": fingerprint,
+        "attempts": looked_up + sum(outcome.attempts for outcome in outcomes.values()),
         "numbers": results,
-        "warnings": [*missing_plus_warnings(params["phone_numbers"]), *join_warnings(warnings)],
+        "warnings": [*warnings, *join_warnings((number, text) for number, outcome in outcomes.items() for text in outcome.warnings)],
     }
-    failed = [result for result in results if "failed" in result]
+    failed = [each for each in results if "failed" in each]
     if failed:
         message = message_for_failed(failed, len(results))
         shorten_same_errors(failed)
-        raise SomeFailed(message, **outcome)
-    changed = [result for result in results if result["changed"]]
+        return {**result, "failed": True, "msg": message}
     return {
-        **outcome,
+        **result,
         "diff": {
-            "before": {result["phone_number"]: state_before(result) for result in changed},
-            "after": {result["phone_number"]: state_after(result) for result in changed},
+            "before": {outcome.phone_number: outcome.state_before() for outcome in changed},
+            "after": {outcome.phone_number: outcome.state_after() for outcome in changed},
         },
     }
-
-
-def _list_numbers(registration: Registration, phone_numbers: t.Sequence[str]) -> tuple[list[Result], list[_Job]]:
-    """Return the result of each number, each once, and what is to be looked at."""
-    results: dict[str, Result] = {}
-    jobs: list[_Job] = []
-    for text in phone_numbers:
-        try:
-            phone_number = normalise_phone_number(text)
-        except InvalidInput as exc:
-            _fail(results.setdefault(text, registration.initial_result(text)), exc)
-            continue
-        if phone_number not in results:
-            results[phone_number] = registration.initial_result(phone_number)
-            jobs.append((registration.known(phone_number), results[phone_number]))
-    return list(results.values()), jobs
-
-
-def _plan(registration: Registration, jobs: list[_Job], warnings: list[tuple[str, str]]) -> list[_Job]:
-    """Add to each result what is to be done as things stand, and return what is. Without threads: reading files is all there is to do."""
-    to_do = []
-    for known, result in jobs:
-        plan = registration.plan(known)
-        add_plan(result, plan)
-        if plan.warning:
-            warnings.append((result["phone_number"], plan.warning))
-        if plan.changed:
-            to_do.append((known, result))
-    return to_do
-
-
-def _apply(
-    registration: Registration,
-    jobs: list[_Job],
-    concurrency: int,
-    rate_limiter: RateLimiter,
-    warnings: list[tuple[str, str]],
-    progress: t.Callable[[str], None],
-    check_mode: bool,
-) -> None:
-    planned = set(warnings)
-
-    def apply(job: _Job) -> None:
-        known, result = job
-        try:
-            told = registration.apply(known, result, check_mode=check_mode)
-        except KaleyraError as exc:
-            _fail(result, exc)
-        else:
-            warnings.extend(each for each in ((result["phone_number"], text) for text in told) if each not in planned)
-
-    done = failed = 0
-    said = time.monotonic()
-
-    def on_progress(job: _Job | None) -> None:
-        nonlocal done, failed, said
-        if job:
-            done += 1
-            failed += "failed" in job[1]
-        now = time.monotonic()
-        if now - said >= _PROGRESS_INTERVAL:
-            said = now
-            progress(f"{done} of {len(jobs)} numbers done, {failed} failed")
-
-    for_each_in_threads(jobs, apply, threads=concurrency, rate_limiter=rate_limiter, on_progress=on_progress)
-
-
-def _fail(result: Result, exc: KaleyraError) -> None:
-    result.update({**exc.details, "changed": False, "failed": True, "msg": str(exc)})

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The health check of a Flow endpoint, as WhatsApp does it: whether the endpoint holds the private key of a public key."""
+"""The health check of a Flow endpoint, as WhatsApp does it, to verify that the endpoint holds a private key."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _REMEDIES = {
     403: "WhatsApp sends no credentials: remove authentication and bot protection from this URL.",
     404: "Check url: there is no Flow endpoint.",
     405: "Check url: Flow endpoints take POST requests.",
-    427: "That status means an invalid Flow token, and a health check has none. Have the endpoint answer health checks with the status active.",
+    427: "This status means an invalid Flow token, but a health check has none. Make the endpoint answer health checks with the status active.",
     **dict.fromkeys((502, 503, 504), "The proxy in front of the endpoint did not reach it: check that the endpoint runs, and the logs of both."),
-    500: "Check its log. If it could not decrypt the request, it should answer 421, on which WhatsApp fetches the public key again.",
+    500: "Check its log. If it could not decrypt the request, it should answer 421, so that WhatsApp fetches the public key again.",
 }
 _WITHOUT_ANSWER = {
     "timeout": "Check its log and its load, or set a longer timeout.",
-    "tls": "WhatsApp requires a certificate of a public authority. For a test with a private authority, set ca_path.",
+    "tls": "WhatsApp requires a certificate from a public authority. For a test with a private authority, set ca_path.",
     "connection": "Check url, and that the endpoint runs and can be reached from this host.",
 }
 
@@ -59,7 +59,7 @@ class FlowEndpoint:
     def post(self, body: bytes, app_secret: str | None) -> Answer:
         """Send one encrypted request.
 
-        :raises TransportError: no answer came
+        :raises TransportError: there was no answer
         """
         headers = {"Content-Type": "application/json"}
         if app_secret is not None:
@@ -93,18 +93,18 @@ class FlowEndpoint:
 
     def _read(self, message: FlowMessage, answer: Answer) -> None:
         if len(answer.body) > MAX_BODY:
-            raise self._failed("not_base64", f"answered with more than {MAX_BODY} bytes. Have it send the encrypted response alone.")
+            raise self._failed("not_base64", f"answered with more than {MAX_BODY} bytes. Make it send only the encrypted response.")
         try:
-            said = message.read(answer.body)
+            content = message.read(answer.body)
         except InvalidEndpointResponse as exc:
             raise self._failed(exc.cause, f"sent a response that WhatsApp cannot read: {exc}.") from None
-        data = said.get("data")
+        data = content.get("data")
         status = data.get("status") if isinstance(data, dict) else None
         if status != "active":
-            told = f"the status {shown(status, self.app_secret)!r}" if isinstance(status, str) else "no data.status"
+            found = f"the status {shown(status, self.app_secret)!r}" if isinstance(status, str) else "no data.status"
             raise self._failed(
                 "not_active",
-                f'decrypts and encrypts correctly, but answered the health check with {told}. Have it answer {{"data": {{"status": "active"}}}} '
+                f'decrypts and encrypts correctly, but answered the health check with {found}. Make it answer {{"data": {{"status": "active"}}}} '
                 'to the action "ping".',
             )
 
@@ -113,9 +113,9 @@ class FlowEndpoint:
             return self._failed("key_mismatch", f"answered HTTP 421. {_KEY_REMEDY}")
         if status == _WRONG_SIGNATURE:
             to_do = (
-                "Check that app_secret and the endpoint have the secret of the Meta app that the endpoint belongs to."
+                "Check that app_secret and the endpoint use the app secret of the Meta app that the endpoint belongs to."
                 if self.app_secret
-                else "It checks X-Hub-Signature-256: set app_secret, so that the request is signed as WhatsApp signs it."
+                else "It checks X-Hub-Signature-256: set app_secret, so that the request is signed as WhatsApp does it."
             )
             return self._failed("signature_refused", f"answered HTTP 432, so it refused the signature. {to_do}")
         if 300 <= status < 400:
@@ -124,19 +124,19 @@ class FlowEndpoint:
         return self._failed("http_status", f"answered HTTP {status}. {to_do}")
 
     def _failed(self, cause: str, what: str) -> VerificationFailed:
-        # The query may hold a token.
+        # The query may contain a token.
         return VerificationFailed(f"The Flow endpoint {shown(self.url.partition('?')[0])} {what}", cause=cause)
 
 
 def verify_endpoint(params: t.Mapping[str, t.Any], *, check_mode: bool) -> dict[str, t.Any]:
     """Verify that the endpoint holds the private key, and return the task's result, ``warnings`` included.
 
-    :param params: the module's options, None for those not given
-    :param check_mode: makes no difference, as nothing is changed
+    :param params: the module's options, None for those that are not set
+    :param check_mode: makes no difference, because nothing is changed
     :raises KaleyraError: with the fields of the result in ``details``
     """
     require_range("timeout", params["timeout"], 1, MAX_TIMEOUT)
-    split_url("url", params["url"], example="https://example.com/flows", unencrypted="is none that WhatsApp sends to")
+    split_url("url", params["url"], example="https://example.com/flows", unencrypted="cannot be used by WhatsApp")
     key = public_key_of(params)
     endpoint = FlowEndpoint(params["url"], params["app_secret"], params["timeout"], Tls(params["validate_certs"], params["ca_path"]))
     result: dict[str, t.Any] = {
@@ -161,7 +161,7 @@ def verify_endpoint(params: t.Mapping[str, t.Any], *, check_mode: bool) -> dict[
 
 
 def _warnings(result: dict[str, t.Any]) -> list[str]:
-    """What an endpoint that holds the key should do better."""
+    """Return what an endpoint that holds the key should do better."""
     warnings = []
     if result["latency_ms"] >= _SLOW_MS:
         warnings.append(
@@ -170,13 +170,13 @@ def _warnings(result: dict[str, t.Any]) -> list[str]:
         )
     if not result["foreign_key"]["refused"]:
         warnings.append(
-            f"The Flow endpoint does not refuse what it cannot decrypt: {_answer(result['foreign_key'])} to a request under a foreign key, instead "
-            f"of HTTP {_KEY_MISMATCH}. WhatsApp fetches a new public key only on {_KEY_MISMATCH}, so rotating the key would lose messages."
+            f"The Flow endpoint does not refuse what it cannot decrypt: {_answer(result['foreign_key'])} to a request with a foreign key, instead of "
+            f"HTTP {_KEY_MISMATCH}. WhatsApp fetches a new public key only after a {_KEY_MISMATCH}, so rotating the key would lose messages."
         )
     if result["wrong_signature"] and not result["wrong_signature"]["refused"]:
         warnings.append(
             f"The Flow endpoint does not check signatures: {_answer(result['wrong_signature'])} to a request with a wrong signature, instead of "
-            f"HTTP {_WRONG_SIGNATURE}. Have it check X-Hub-Signature-256 with the app secret."
+            f"HTTP {_WRONG_SIGNATURE}. Make it check X-Hub-Signature-256 with the app secret."
         )
     return warnings
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The one error tree of the collection, and the check that several options need."""
+"""The errors of the collection, and the range check of options."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import typing as t
 
 
 class KaleyraError(Exception):
-    """What a user is told: the message says what happened and what to do.
+    """An error for the user. Its message explains what happened and what to do.
 
-    :param why: without secrets, ready to be shown
-    :param details: further public facts for the task's result
+    :param why: the message, without secrets
+    :param details: further public fields for the task's result
     """
 
     def __init__(self, why: str, /, **details: t.Any) -> None:
@@ -22,15 +22,19 @@ class KaleyraError(Exception):
 
 
 class InvalidInput(KaleyraError):
-    """An option cannot be used as it is; nothing was sent."""
+    """The value of an option cannot be used; nothing was sent."""
 
 
 class MissingLibrary(KaleyraError):
-    """A Python library is not there; nothing was sent."""
+    """A Python library is missing; nothing was sent."""
 
 
 class RecordError(KaleyraError):
     """The record cannot be kept under ``cache_path``; nothing was sent."""
+
+
+class RecordBusy(RecordError):
+    """Another process or thread registers the number."""
 
 
 class KeyPairError(KaleyraError):
@@ -42,15 +46,15 @@ class KeyNotRead(KaleyraError):
 
 
 class VerificationFailed(KaleyraError):
-    """The Flow endpoint did not answer as one that holds the private key; ``cause`` says in one word why."""
+    """The Flow endpoint did not answer as one that holds the private key; ``cause`` is the reason in one word."""
 
 
 class SomeFailed(KaleyraError):
-    """Of many numbers some could not be registered; ``details`` tell of each."""
+    """Some of many numbers failed; ``details`` has the result of each."""
 
 
 class ApiError(KaleyraError):
-    """The API did not confirm the key. ``outcome`` says what that means for the number."""
+    """The API did not confirm the key. ``outcome`` is what that means for the number."""
 
     outcome: t.ClassVar[str]
 
@@ -59,19 +63,19 @@ class ApiError(KaleyraError):
 
 
 class Rejected(ApiError):
-    """The API refused: the number keeps the key it had."""
+    """The API refused the key: the number keeps the one it had."""
 
     outcome = "rejected"
 
 
 class OutcomeUnknown(ApiError):
-    """Nothing tells: the key may or may not have been registered."""
+    """The key may or may not have been registered."""
 
     outcome = "unknown"
 
 
 def require_range(option: str, value: int | None, least: int, most: int | None = None) -> None:
-    """Refuse an option's number that is out of bounds; None, for one that was not given, is not.
+    """Reject an option whose number is out of range. None, for an option that is not set, is accepted.
 
     :raises InvalidInput:
     """

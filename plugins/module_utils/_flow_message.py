@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A message of a Flow, encrypted as WhatsApp's client does, and the decryption of the endpoint's response.
+"""Encrypts a message of a Flow as WhatsApp's client does, and decrypts the endpoint's response.
 
 Source: Meta, "Implementing Endpoints for Flows", request decryption and encryption.
 """
@@ -34,9 +34,9 @@ class InvalidEndpointResponse(Exception):
 
 
 class FlowMessage:
-    """One encrypted request, with an AES key and an initialisation vector (IV) of its own.
+    """One encrypted request, with its own AES key and initialisation vector (IV).
 
-    :param rsa_key: cryptography's public key to encrypt under
+    :param rsa_key: cryptography's public key to encrypt with
     :param content: JSON object to send
     :ivar body: of the HTTP request
     """
@@ -70,14 +70,14 @@ class FlowMessage:
             return _parse_object(AESGCM(self._aes_key).decrypt(inverted, data, None))
         except InvalidTag:
             pass
-        # Whatever would decrypt it shows the endpoint's mistake.
+        # What decrypts it shows the endpoint's mistake.
         try:
             AESGCM(self._aes_key).decrypt(self._iv, data, None)
         except InvalidTag:
             pass
         else:
             raise InvalidEndpointResponse(
-                "iv_not_inverted", "it is encrypted with the request's IV as sent. Invert every bit of the IV before encrypting the response"
+                "iv_not_inverted", "it is encrypted with the unchanged IV of the request. Invert every bit of the IV before encrypting the response"
             )
         for iv, also in ((inverted, ""), (self._iv, ", and invert every bit of the IV")):
             if any(self._begins_with_json(iv, part) for part in (data, data[_TAG_BYTES:])):
@@ -85,11 +85,11 @@ class FlowMessage:
                     "wrong_tag", f"its authentication tag is missing or wrong. Append GCM's 16-byte tag to the encrypted text{also}"
                 )
         raise InvalidEndpointResponse(
-            "not_decryptable", "it is not encrypted under the request's AES key. Use the decrypted AES key, AES-128-GCM and the inverted IV"
+            "not_decryptable", "it is not encrypted with the AES key of the request. Use the decrypted AES key, AES-128-GCM and the inverted IV"
         )
 
     def _begins_with_json(self, iv: bytes, data: bytes) -> bool:
-        """Whether the data, decrypted without regard to the tag, begins with a JSON object."""
+        """Whether the data, decrypted without checking the tag, begins with a JSON object."""
         from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
         text = Cipher(algorithms.AES(self._aes_key), modes.GCM(iv)).decryptor().update(data).decode("latin-1")
@@ -132,9 +132,9 @@ def _decode(response: bytes) -> bytes:
     if isinstance(clear, str):
         raise InvalidEndpointResponse("not_base64", "its base64 text is in quotes, as a JSON string. Send it as plain text")
     if isinstance(clear, (dict, list, bool)) or response == b"null":
-        raise InvalidEndpointResponse("clear_json", "it is JSON in clear text. Encrypt the JSON, and send it as base64 in plain text")
+        raise InvalidEndpointResponse("clear_json", "it is unencrypted JSON. Encrypt the JSON, and send it as base64 in plain text")
     if not data:
-        what = "it is not base64 (the alphabet with + and /, in one line)" if response else "it is empty"
+        what = "it is not base64 (the alphabet with + and /, on one line)" if response else "it is empty"
         raise InvalidEndpointResponse("not_base64", f"{what}. Send the encrypted response as base64 in plain text")
     return data
 
@@ -147,7 +147,7 @@ def _parse_object(data: bytes) -> dict[str, t.Any]:
 
 
 def _parse(data: bytes) -> t.Any:
-    """Return what the JSON text says, None if it is no JSON."""
+    """Return the content of the JSON text, None if it is not JSON."""
     try:
         return json.loads(data.decode())
     except (ValueError, RecursionError):

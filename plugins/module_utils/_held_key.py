@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which key a number carries, as far as an API's answer tells."""
+"""Concludes from an API's answer which key a number carries."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ STATUSES = ("valid", "mismatch")
 
 @dataclasses.dataclass(frozen=True)
 class HeldKey:
-    """What a number carries.
+    """The key that a number carries.
 
-    :param fingerprint: of the key that it carries, None for no key, and where it cannot be told
-    :param status: of the key's signature: ``valid``, ``mismatch``, or None if the answer does not say
-    :param unknown: why it cannot be told, None where it can
+    :param fingerprint: of the key; None if the number carries none, or if the key could not be read
+    :param status: of the key's signature: ``valid``, ``mismatch``, or None if the answer has none
+    :param unknown: why the key could not be read, None if it could
     """
 
     fingerprint: str | None = None
@@ -34,7 +34,7 @@ class HeldKey:
     unknown: str | None = None
 
     def carries(self, fingerprint: str) -> bool:
-        """Whether the number is seen to carry this key, and nothing is wrong with it."""
+        """Whether the number carries this key, as far as it was read, and its status is not ``mismatch``."""
         return self.unknown is None and self.fingerprint == fingerprint and self.status != "mismatch"
 
 
@@ -55,11 +55,11 @@ class MetaError:
     @property
     def remedy(self) -> str:
         if self.code == 190:
-            return "The token has expired or is not valid: make a new one for the system user and set meta_access_token."
+            return "The token has expired or is invalid: create a new one for the system user and set meta_access_token."
         if self.code == 10 or 200 <= self.code <= 299:
             return "Give the token's system user the permission whatsapp_business_messaging or whatsapp_business_management, and access to the WABA."
         if self.is_throttling:
-            return "Meta limits the rate: run it again later, or more slowly."
+            return "Meta limits the rate: run it again later, or at a lower rate."
         if self.code == 100:
             return "Check the ID, and that the token's system user has access to the WABA."
         return ""
@@ -69,7 +69,7 @@ class MetaError:
 
 
 def meta_error(content: t.Mapping[str, t.Any] | None, secret: str) -> MetaError | None:
-    """Return the error that an answer of the Graph API, or one that passes it on, names; its text without the secret."""
+    """Return the Graph API's error in an answer, or in one that passes it on, with the secret removed from its text."""
     error = content.get("error") if content else None
     if not isinstance(error, dict):
         return None
@@ -80,11 +80,11 @@ def meta_error(content: t.Mapping[str, t.Any] | None, secret: str) -> MetaError 
 
 
 def read_meta_answer(status: int, body: bytes, secret: str) -> HeldKey:
-    """Conclude from an answer to ``GET /<phone number ID>/whatsapp_business_encryption``.
+    """Read an answer to ``GET /<phone number ID>/whatsapp_business_encryption``.
 
-    An object without any field, or a list without an object, is how the Graph API says that there is nothing.
+    The Graph API returns an empty object or an empty list if there is nothing.
 
-    :source: Meta, Cloud API, "Business Encryption API" (v23.0), which prints the key with its status both flat and in a list
+    :source: Meta, Cloud API, "Business Encryption API" (v23.0), which shows the key with its status both flat and in a list
     """
     content = parse_object(body)
     error = meta_error(content, secret)
@@ -98,32 +98,32 @@ def read_meta_answer(status: int, body: bytes, secret: str) -> HeldKey:
 
 
 def read_kaleyra_answer(status: int, body: bytes, secret: str) -> HeldKey:
-    """Conclude from an answer to ``GET`` on the URL that sets the key; what Kaleyra answers there is not published."""
+    """Read an answer to ``GET`` at the URL that sets the key, which Kaleyra has not published."""
     content = parse_object(body)
     error = meta_error(content, secret)
     if error:
         return HeldKey(unknown=f"HTTP {status} with {error}.")
     if status in (404, 405):
-        return HeldKey(unknown=f"HTTP {status}: this API does not tell keys in answer to GET. Use read_back=meta, or none.")
+        return HeldKey(unknown=f"HTTP {status}: this API does not return keys. Set read_back to meta or none.")
     if status != 200 or content is None or content.get("error") or _is_refused(content.get("code")):
         return _strange(status, content, secret)
     return _conclude(content, status)
 
 
 def _conclude(content: t.Mapping[str, t.Any], status: int) -> HeldKey:
-    """Read the one object that names a key, at the top, in ``data``, or in the one object of the list ``data``."""
+    """Read the object that has the key: at the top level, in ``data``, or in a list ``data`` with one object."""
     data = content.get("data")
     places = [content, data, data[0] if isinstance(data, list) and len(data) == 1 else None]
     found = [place for place in places if isinstance(place, dict) and (FIELD in place or STATUS_FIELD in place)]
     if len(found) != 1 or FIELD not in found[0]:
-        return HeldKey(unknown=f"its answer (HTTP {status}) has no {FIELD} in a known place.")
-    text, told = found[0][FIELD], found[0].get(STATUS_FIELD)
-    key_status = told.lower() if isinstance(told, str) and told.lower() in STATUSES else None
-    if text in (None, "") and told in (None, ""):
+        return HeldKey(unknown=f"HTTP {status}, with no {FIELD} in a known place.")
+    text, given_status = found[0][FIELD], found[0].get(STATUS_FIELD)
+    key_status = given_status.lower() if isinstance(given_status, str) and given_status.lower() in STATUSES else None
+    if text in (None, "") and given_status in (None, ""):
         return HeldKey()
     fingerprint = _fingerprint(text) if isinstance(text, str) else None
     if fingerprint is None:
-        return HeldKey(unknown=f"its answer (HTTP {status}) has a {FIELD} that is no RSA public key in PEM.")
+        return HeldKey(unknown=f"HTTP {status}, with a {FIELD} that is not the PEM of an RSA-2048 public key.")
     return HeldKey(fingerprint, key_status)
 
 
@@ -143,5 +143,5 @@ def _is_refused(code: t.Any) -> bool:
 
 def _strange(status: int, content: t.Mapping[str, t.Any] | None = None, secret: str | None = None) -> HeldKey:
     values = [(content or {}).get(name) for name in ("code", "message")]
-    said = ", ".join(shown(value, secret) for value in values if isinstance(value, str) and value)
-    return HeldKey(unknown=f"HTTP {status} ({said})." if said else f"HTTP {status}, with an answer that cannot be read.")
+    text = ", ".join(shown(value, secret) for value in values if isinstance(value, str) and value)
+    return HeldKey(unknown=f"HTTP {status} ({text})." if text else f"HTTP {status}, with content that cannot be read.")

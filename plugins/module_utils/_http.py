@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""HTTP requests within bounds: of time, of memory, of what is left behind."""
+"""HTTP requests, limited in time and memory."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from ._errors import InvalidInput
 from ._libraries import load_requests
 from ._threads import run_with_deadline
 
-# The API's answers have some hundred bytes.
+# The API's answers have a few hundred bytes.
 MAX_BODY = 64 * 1024
 
-# Connections that are kept: as many as there can be requests at once.
+# Connections that are kept open: as many as there can be requests at once.
 MAX_CALLS = 100
 
-# Of an attempt, in seconds: a day.
+# The longest timeout of an attempt, in seconds: a day.
 MAX_TIMEOUT = 86400
 
 _SHOWN_CHARACTERS = 200
@@ -47,7 +47,7 @@ class Tls:
     """How a server's certificate is verified.
 
     :param validate: whether it is
-    :param ca_path: bundle (or folder) of the only authorities to trust; without it the system's trust store counts
+    :param ca_path: bundle (or folder) of the only authorities to trust; without it, the system's trust store is used
     """
 
     validate: bool = True
@@ -56,9 +56,9 @@ class Tls:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What came back.
+    """An HTTP response.
 
-    :param body: as sent; one byte longer than the limit of :func:`send` if it was cut there
+    :param body: as received; one byte longer than the limit of :func:`send` if it was truncated there
     :param retry_after: the header of that name
     :param seconds: from connecting to the last byte
     """
@@ -70,27 +70,27 @@ class Answer:
 
 
 class TransportError(Exception):
-    """No whole answer came, so the request may or may not have arrived. The message is the cause as the system or OpenSSL names it."""
+    """There was no complete answer, so the request may or may not have arrived. The message is the cause from the system or OpenSSL."""
 
 
 class Timeout(TransportError):
-    """Not in time."""
+    """The answer did not arrive in time."""
 
 
 class ConnectionFailed(TransportError):
-    """There was no connection, or it ended too early."""
+    """There was no connection, or it was closed too early."""
 
 
 class InvalidResponse(TransportError):
-    """What came back is not valid HTTP."""
+    """The answer is not valid HTTP."""
 
 
 class TlsFailed(TransportError):
-    """TLS could not be agreed on."""
+    """The TLS handshake failed."""
 
 
 class UntrustedCertificate(TlsFailed):
-    """The certificate is of an authority that is not trusted, or is not one for servers."""
+    """The certificate was issued by an authority that is not trusted, or is not meant for servers."""
 
 
 class WrongCertificate(TlsFailed):
@@ -98,7 +98,7 @@ class WrongCertificate(TlsFailed):
 
 
 def prepare(url: str, tls: Tls) -> None:
-    """Load what a request to this URL takes: once for many, before there are threads that would all do it at once.
+    """Load what a request to this URL needs, before many threads would do it at the same time.
 
     :raises InvalidInput: ``tls.ca_path`` cannot be used
     :raises MissingLibrary: requests cannot be imported
@@ -120,11 +120,11 @@ def get(url: str, headers: dict[str, str], *, timeout: float, tls: Tls, max_body
 def send(
     method: str, url: str, headers: dict[str, str], content: bytes | None, *, timeout: float, tls: Tls, max_body: int = MAX_BODY
 ) -> Answer:
-    """Send one request, following nothing and repeating nothing. Proxies are taken from the environment.
+    """Send one request. Redirects are not followed, and nothing is repeated. Proxies are taken from the environment.
 
     :param content: the body, None for none
-    :param timeout: seconds, for all of it: name look-up, connection, TLS, and the last byte of the answer
-    :param max_body: bytes of the answer that are read, and one more
+    :param timeout: seconds for everything: name look-up, connection, TLS, and the last byte of the answer
+    :param max_body: how many bytes of the answer are read; one more shows that there are more
     :raises TransportError: the request may or may not have arrived
     :raises InvalidInput: ``tls.ca_path`` cannot be used
     :raises MissingLibrary: requests cannot be imported
@@ -134,38 +134,38 @@ def send(
     attempt = _Attempt()
 
     def exchange() -> Answer:
-        # Not by a session: it would add credentials from a .netrc and cookies, trust REQUESTS_CA_BUNDLE, and read the
-        # whole body of a redirect, even of one that it does not follow.
+        # Without a session, which would add credentials from a .netrc and cookies, trust REQUESTS_CA_BUNDLE, and read the
+        # whole body of a redirect even if it does not follow it.
         request = requests.Request(method, url, headers={**headers, **_HEADERS}, data=content).prepare()
         proxies = requests.utils.get_environ_proxies(url)
         start = time.monotonic()
         with attempt.running(), adapter.send(request, stream=True, timeout=timeout, verify=tls.validate, proxies=proxies) as response:
             if response.status_code < 200:
-                # http.client takes an interim answer for the last one. What follows must not be there for the next request.
+                # http.client takes an interim answer for the final one. The final one must not be read by the next request.
                 response.raw.close()
-                raise InvalidResponse(f"an interim answer (HTTP {response.status_code}) came in place of a final one")
-            # Undecoded, because a small compressed body can grow without bound.
-            came = response.raw.read(max_body + 1, decode_content=False)
-            if len(came) <= max_body and response.raw.length_remaining:
-                raise ConnectionFailed("the answer was cut off")
-            return Answer(response.status_code, came, response.headers.get("Retry-After"), time.monotonic() - start)
+                raise InvalidResponse(f"there was an interim answer (HTTP {response.status_code}) instead of a final one")
+            # Undecoded, because a small compressed body can become huge.
+            body = response.raw.read(max_body + 1, decode_content=False)
+            if len(body) <= max_body and response.raw.length_remaining:
+                raise ConnectionFailed("the answer was truncated")
+            return Answer(response.status_code, body, response.headers.get("Retry-After"), time.monotonic() - start)
 
     try:
         return run_with_deadline(exchange, timeout)
     except queue.Empty:
-        raise Timeout(f"no whole answer within {timeout:g} seconds") from None
+        raise Timeout(f"no complete answer within {timeout:g} seconds") from None
     except (requests.RequestException, requests.packages.urllib3.exceptions.HTTPError, OSError, ValueError, TypeError) as exc:
-        # TypeError: requests meets a proxy without a host
+        # TypeError: from requests, for a proxy without a host
         raise _transport_error(exc) from exc
     finally:
         attempt.give_up()
 
 
 class _Attempt:
-    """The connection of one request, so that it can be closed while the thread that sends waits for it.
+    """The connection of one request, which can be closed while its thread waits for it.
 
-    requests bounds single reads only: a server that trickles would hold thread and connection for ever. A request that was held up,
-    by a slow name look-up say, must not be sent after its caller has gone on.
+    requests limits single reads only: a server that sends one byte at a time would keep thread and connection forever. A request that was
+    delayed, for example by a slow name look-up, must not be sent once its caller has given up.
     """
 
     _of_thread = threading.local()
@@ -173,12 +173,12 @@ class _Attempt:
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._given_up = False
-        # A descriptor of its own for the connection, which reaches it also while TLS wraps the other one.
+        # Another descriptor of the connection, which works while TLS wraps the first one.
         self._socket: socket.socket | None = None
 
     @contextlib.contextmanager
     def running(self) -> t.Iterator[None]:
-        """Make this the attempt that the thread's connection belongs to."""
+        """Assign the thread's connection to this attempt."""
         self._of_thread.attempt = self
         try:
             yield
@@ -190,7 +190,7 @@ class _Attempt:
 
     @classmethod
     def use(cls, connected: t.Any) -> None:
-        """Take a connected socket to the attempt of this thread.
+        """Assign a connected socket to the attempt of this thread.
 
         :raises OSError: the attempt was given up
         """
@@ -202,7 +202,7 @@ class _Attempt:
                 attempt._socket = socket.socket(fileno=os.dup(connected.fileno()))
 
     def give_up(self) -> None:
-        """End what is still under way. Without effect after the end of the request."""
+        """Close the connection. Has no effect after the end of the request."""
         with self._mutex:
             self._given_up = True
             if self._socket:
@@ -211,7 +211,7 @@ class _Attempt:
 
 
 def _interruptible(pool_class: t.Any) -> t.Any:
-    """A urllib3 connection pool whose connections can be ended by :meth:`_Attempt.give_up`."""
+    """Return a urllib3 connection pool whose connections can be closed by :meth:`_Attempt.give_up`."""
 
     class Connection(pool_class.ConnectionCls):  # type: ignore[misc]
         def _new_conn(self) -> t.Any:
@@ -236,7 +236,7 @@ def _interruptible(pool_class: t.Any) -> t.Any:
 
 @functools.cache
 def _adapter(tls: Tls | None) -> t.Any:
-    """One connection pool a process, so that a loop keeps its connection, and each thread its own.
+    """Return the one adapter of the process, so that a loop keeps its connection, and each thread its own.
 
     :param tls: None for plain HTTP
     """
@@ -244,7 +244,7 @@ def _adapter(tls: Tls | None) -> t.Any:
     from requests.adapters import HTTPAdapter
 
     urllib3 = requests.packages.urllib3
-    # It logs what it cannot read of an answer's head, where the server may echo the API key, and Ansible's log file takes that in.
+    # It logs unreadable headers of an answer, where the server may echo the API key, and Ansible writes that to its log file.
     logging.getLogger("urllib3").setLevel(logging.CRITICAL)
     if tls and not tls.validate:
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the user asked for it
@@ -255,7 +255,7 @@ def _adapter(tls: Tls | None) -> t.Any:
     }
 
     class Adapter(HTTPAdapter):
-        """Trusts what OpenSSL on this system trusts; requests alone would trust its own bundle."""
+        """Trusts the authorities that OpenSSL on this system trusts, instead of the bundle of requests."""
 
         def init_poolmanager(self, *args: t.Any, **kwargs: t.Any) -> None:
             super().init_poolmanager(*args, ssl_context=context, **kwargs)
@@ -280,8 +280,8 @@ def _make_context(tls: Tls) -> ssl.SSLContext:
             context = ssl.create_default_context(cafile=tls.ca_path)
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
         raise InvalidInput(
-            f"ca_path {tls.ca_path} cannot be used: {getattr(exc, 'strerror', None) or exc}. Give the path of a PEM file with the certificates of "
-            "the authorities to trust, or leave it out to trust the system's."
+            f"ca_path {tls.ca_path} cannot be used: {getattr(exc, 'strerror', None) or exc}. Set it to a PEM file with the certificates of the "
+            "authorities to trust, or leave it out to use the system's trust store."
         ) from exc
     if not tls.validate:
         context.check_hostname = False
@@ -290,7 +290,7 @@ def _make_context(tls: Tls) -> ssl.SSLContext:
 
 
 def _transport_error(exc: BaseException) -> TransportError:
-    """The innermost cause, as the system or OpenSSL names it; the outer ones repeat URLs and object names."""
+    """Return the innermost cause, from the system or OpenSSL; the outer ones repeat URLs and object names."""
     if isinstance(exc, TransportError):
         return exc
     proxy = ""
@@ -314,20 +314,20 @@ def _transport_error(exc: BaseException) -> TransportError:
             TlsFailed
             if isinstance(exc, ssl.SSLError)
             else Timeout
-            if isinstance(exc, (TimeoutError, socket.timeout)) or "Timeout" in type(exc).__name__  # two classes before Python 3.10
+            if isinstance(exc, (TimeoutError, socket.timeout)) or "Timeout" in type(exc).__name__  # different classes before Python 3.10
             else ConnectionFailed
         )
     elif isinstance(exc, (UnicodeError, TypeError, AssertionError)) or type(exc).__name__.startswith("Location"):
-        # Its text may repeat the proxy's URL, password and all.
-        text = f"no request can be made with this URL or the proxy's ({type(exc).__name__})"
+        # Its text may repeat the URL of the proxy with its password.
+        text = f"the URL of the server or of the proxy cannot be used ({type(exc).__name__})"
     else:  # its text would repeat what the server sent
-        text = f"what came back is not valid HTTP ({type(exc).__name__})"
+        text = f"the answer is not valid HTTP ({type(exc).__name__})"
         kind = InvalidResponse
-    return kind(proxy + shown(text).rstrip("."))  # a proxy's reason phrase may be anything
+    return kind(proxy + shown(text).rstrip("."))  # the reason phrase of a proxy can be any text
 
 
 def shown(text: str, secret: str | None = None) -> str:
-    """Text that comes from outside, as it may be shown: short, printable, and without a secret that a server may echo."""
+    """Return untrusted text for a message: shortened, printable, and without a secret that the server may have echoed."""
     if secret:
-        text = text.replace(secret, "********")  # first, else a part of it could be left at the end
+        text = text.replace(secret, "********")  # first, or a part of it could remain at the end
     return "".join(c if c.isprintable() else " " for c in text[:_SHOWN_CHARACTERS])

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""JSON that comes from outside."""
+"""Reads untrusted JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ._http import MAX_BODY
 
 
 def parse_object(body: bytes) -> dict[str, t.Any] | None:
-    """Read an answer's JSON object; None for anything else, for one in which a name stands twice, and for one that is too long."""
+    """Return the JSON object of an answer; None for anything else, for duplicate names, and for one that is too long."""
     try:
         content = json.loads(body, object_pairs_hook=_unambiguous) if len(body) <= MAX_BODY else None
     except (ValueError, RecursionError):
@@ -22,7 +22,7 @@ def parse_object(body: bytes) -> dict[str, t.Any] | None:
 
 
 def _unambiguous(pairs: list[tuple[str, t.Any]]) -> dict[str, t.Any]:
-    """Which of two values counted would be the reader's choice."""
+    """Reject duplicate names, because readers differ in which value they use."""
     content = dict(pairs)
     if len(content) != len(pairs):
         raise ValueError

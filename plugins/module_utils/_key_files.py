@@ -4,8 +4,8 @@
 
 """The files of a key pair on the key host, and the steps of a rotation that change them.
 
-Each step holds a lock, reads the files again, and changes nothing when they are not what the plan was made from. A private key always
-keeps a name: files are linked, replaced in one step, and removed only when the key has another name or has been retired.
+Each step holds a lock, reads the files again, and changes nothing if they have changed since the plan was made. A private key always
+keeps a name: files are linked, replaced in one step, and removed only if the key has another name or has been retired.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from ._rotation import Keys, Plan, in_utc
 _MAX_BYTES = 64 * 1024
 _LOCK_TIMEOUT = 30.0
 
-# How long a run that was killed while it registered a key keeps that key from being removed, in seconds.
+# How long a key is kept for a run that was killed while it registered the key, in seconds.
 _CLAIM_TIME = 86400
 
 Evidence = t.Callable[[str, str], list[str]]
-"""Given the fingerprints of the target and of the other key: what keeps the other one from being replaced or removed."""
+"""Called with the fingerprints of the target and of the other key; returns the obstacles to replacing or removing the other one."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PrivateKey:
-    """What is public of a private key.
+    """The public part of a private key.
 
     :param fingerprint: of its public key, as of :class:`PublicKey`
     :param public_pem: its public key as PEM, with a newline at the end
@@ -55,10 +55,10 @@ class _Paths:
 
 
 class KeyFiles:
-    """The current, next and previous key pair, one beside the other.
+    """The current, next and previous key pair, in the same folder.
 
     :param private_key_path: of the current private key
-    :param public_key_path: of the current public key; None for the usual name beside the private key
+    :param public_key_path: of the current public key; None for the default name beside the private key
     :raises InvalidInput: two files would have the same path
     """
 
@@ -69,7 +69,7 @@ class KeyFiles:
         self.previous = _Paths(f"{root}.previous{extension}", f"{root}.previous.pub.pem")
         pairs = (self.current, self.next, self.previous)
         if len({os.path.abspath(path) for pair in pairs for path in (pair.private, pair.public)}) < 6:
-            raise InvalidInput(f"public_key_path {self.current.public} is the path of another file of the key pair. Give another one.")
+            raise InvalidInput(f"public_key_path {self.current.public} is the path of another file of the key pair. Set it to another path.")
         self._passphrase = passphrase
         self._folder = os.path.dirname(os.path.abspath(private_key_path))
         self._swap = private_key_path + ".flows_encryption.swap"
@@ -79,7 +79,7 @@ class KeyFiles:
 
     @property
     def new_private_key_path(self) -> str:
-        """Where a next private key is made before it is staged."""
+        """Path where the next private key is created before it is staged."""
         return self.next.private + ".flows_encryption.new"
 
     def read(self) -> Keys:
@@ -90,8 +90,8 @@ class KeyFiles:
         current = self.read_key(self.current.private)
         if current is None:
             raise KeyPairError(
-                f"There is no private key in private_key_path {self.current.private}. Check the path and the host; "
-                "the first key pair is made and registered by the role's main entry point."
+                f"There is no private key at private_key_path {self.current.private}. Check the path and the host. "
+                "The role's main entry point creates and registers the first key pair."
             )
         following, previous = self.read_key(self.next.private), self.read_key(self.previous.private)
         promoted_at = os.stat(self.current.private).st_mtime
@@ -104,31 +104,31 @@ class KeyFiles:
         )
 
     def _previous_since(self, previous: PrivateKey | None, promoted_at: float) -> float:
-        # The public key's file says when the key became the previous one; without it, the current key's promotion does.
+        # The time of the public key's file is when the key became the previous one; without it, that of the current key's promotion is used.
         if previous and _text(self.previous.public) == previous.public_pem:
             return os.stat(self.previous.public).st_mtime
         return promoted_at
 
     def paths(self) -> list[str]:
-        """Return the paths of the private keys that the endpoint is to hold. A next key that has been promoted is the current one."""
+        """Return the paths of the private keys to deploy to the endpoint. A next key that has been promoted is the current one."""
         keys = self.read()
         found = [(self.current, keys.current), (self.next, keys.staged), (self.previous, keys.previous)]
         return [pair.private for pair, fingerprint in found if fingerprint]
 
     def public_pem(self, fingerprint: str | None) -> str:
-        """Return the public key with this fingerprint, empty where there is none."""
+        """Return the PEM of the public key with this fingerprint, empty if there is none."""
         for key in (self.read_key(pair.private) for pair in (self.current, self.next, self.previous)):
             if key and key.fingerprint == fingerprint:
                 return key.public_pem
         return ""
 
     def stage(self, plan: Plan, new_private_key_path: str | None = None) -> Plan:
-        """Link the newly made private key as the next key, and the current key as the previous key; return the plan with its target.
+        """Link the new private key as the next key, and the current key as the previous key; return the plan with its target.
 
-        Where another run has staged a next key since the plan was made, the rotation goes on with that one. A plan without a next key
-        is only compared with the files. From now on the target is not removed by another run, until :meth:`promote` of this plan.
+        If another run has staged a next key since the plan was made, the rotation continues with that one. A plan without a next key
+        is only compared with the files. From now on, other runs do not remove the target, until :meth:`promote` with this plan.
 
-        :raises KeyPairError: nothing was changed, as the files are not what the plan was made from, or the new key cannot be used
+        :raises KeyPairError: nothing was changed, because the files have changed since the plan was made, or the new key cannot be used
         """
         new = new_private_key_path or self.new_private_key_path
         with self._locked():
@@ -155,11 +155,11 @@ class KeyFiles:
             return dataclasses.replace(plan, next=staged.next, previous=staged.previous, target=staged.next)
 
     def promote(self, plan: Plan, find_obstacles: Evidence) -> tuple[bool, list[str]]:
-        """Put the next key in the current key's place, unless there are obstacles; return whether files have changed, and the obstacles.
+        """Replace the current key with the next key, unless there are obstacles; return whether files have changed, and the obstacles.
 
-        A plan without a next key is only compared, and public keys that are missing are written.
+        A plan without a next key is only compared with the files, and missing public keys are written.
 
-        :raises KeyPairError: nothing was changed, as the files are not what the plan was made from
+        :raises KeyPairError: nothing was changed, because the files have changed since the plan was made
         """
         with self._locked():
             self._claim(plan, None)
@@ -184,9 +184,9 @@ class KeyFiles:
         if not keys.previous:
             self._link(self.current.private, self.previous.private)
         self._remove_leftover(keys)
-        # Both times before the swap: killed in between, the next promotion sets them again.
-        self._write_public(self.previous, keys.current, now, anew=True)
-        with contextlib.suppress(PermissionError):  # not its owner: the key's age counts from when it was made
+        # Both times are set before the swap: if the run is killed in between, the next promotion sets them again.
+        self._write_public(self.previous, keys.current, now, always=True)
+        with contextlib.suppress(PermissionError):  # not its owner: the key's age counts from its creation
             os.utime(self.next.private, (now, now))
         self._link(self.next.private, self._swap)
         _sync(self._folder)
@@ -194,17 +194,17 @@ class KeyFiles:
         _sync(self._folder)
 
     def _remove_leftover(self, keys: Keys) -> None:
-        """Remove the name that a run left which was killed while it promoted."""
+        """Remove the temporary name that a run left behind that was killed while promoting."""
         left = self.read_key(self._swap)
         if left:
             if left.fingerprint not in (keys.current, keys.next, keys.previous):
-                raise KeyPairError(f"{self._swap} holds a private key that is none of the key pair. Move it to another folder.")
+                raise KeyPairError(f"{self._swap} contains a private key that does not belong to the key pair. Move it to another folder.")
             os.unlink(self._swap)
 
     def clean_up(self, plan: Plan) -> bool:
-        """Remove the next and the previous name of a key that is the current one; return whether there were any.
+        """Remove the next and the previous name of the current key; return whether there were any.
 
-        :raises KeyPairError: nothing was changed, as the current key is not the one that was registered
+        :raises KeyPairError: nothing was changed, because the current key is not the one that was registered
         """
         with self._locked():
             keys = self.read()
@@ -221,11 +221,11 @@ class KeyFiles:
             return changed
 
     def retire(self, plan: Plan, find_obstacles: Evidence) -> tuple[bool, list[str]]:
-        """Remove the previous key if the plan says so and there are no obstacles; return whether it was removed, and the obstacles.
+        """Remove the previous key if that is planned and there are no obstacles; return whether it was removed, and the obstacles.
 
-        Another run that has planned to register the previous key, and has not ended, is an obstacle, too.
+        A run that is registering the previous key is an obstacle, too.
 
-        :raises KeyPairError: nothing was changed, as the files are not what the plan was made from
+        :raises KeyPairError: nothing was changed, because the files have changed since the plan was made
         """
         with self._locked():
             keys = self.read()
@@ -239,16 +239,16 @@ class KeyFiles:
             return not obstacles, obstacles
 
     def retirement_obstacles(self, keys: Keys, find_obstacles: Evidence) -> list[str]:
-        """Say what keeps the previous key from being removed."""
+        """Return the obstacles to removing the previous key."""
         claims = [claim for claim in self._claims().values() if claim["fingerprint"] == keys.kept]
         return find_obstacles(keys.current, keys.kept or "") + [
-            f"another run has begun to register it at {in_utc(claim['since'])}, and has not come to its end "
-            f"(after {in_utc(claim['since'] + _CLAIM_TIME)} that no longer counts)"
+            f"another run began to register it at {in_utc(claim['since'])} and has not finished "
+            f"(ignored after {in_utc(claim['since'] + _CLAIM_TIME)})"
             for claim in claims
         ]
 
     def _claims(self) -> dict[str, t.Any]:
-        """Return which run registers which key since when."""
+        """Return the runs that register a key, each with the key and the time since when."""
         try:
             with open(self._claims_path, encoding="ascii") as file:
                 claims = json.load(file)
@@ -256,10 +256,10 @@ class KeyFiles:
         except FileNotFoundError:
             return {}
         except (ValueError, LookupError, TypeError, AttributeError):
-            raise KeyPairError(f"{self._claims_path} is damaged. Remove it when no rotation is running.") from None
+            raise KeyPairError(f"{self._claims_path} is damaged. Remove it while no rotation is running.") from None
 
     def _claim(self, plan: Plan, fingerprint: str | None) -> None:
-        """Note that the plan's run registers a key from now on, or (None) no longer does."""
+        """Store that the plan's run registers a key from now on, or (None) no longer does."""
         claims = {run: claim for run, claim in self._claims().items() if run != plan.run}
         if fingerprint:
             claims[plan.run] = {"fingerprint": fingerprint, "since": time.time()}
@@ -271,9 +271,9 @@ class KeyFiles:
         _sync(self._folder)
 
     def read_key(self, path: str) -> PrivateKey | None:
-        """Read a private key, None where there is no file.
+        """Read a private key; None if there is no file.
 
-        :raises KeyPairError: there is something else
+        :raises KeyPairError: it is not a file with a private key
         """
         try:
             found = os.lstat(path)
@@ -282,7 +282,7 @@ class KeyFiles:
                     f"{path} is a symbolic link, which a rotation would replace. Set private_key_path to the file that it points to."
                 )
             if not stat.S_ISREG(found.st_mode):
-                raise KeyPairError(f"{path} is not a file, but must be a private key.")
+                raise KeyPairError(f"{path} is not a file. It must be the file of a private key.")
             with open(path, "rb") as file:
                 content = file.read(_MAX_BYTES)
         except FileNotFoundError:
@@ -296,28 +296,28 @@ class KeyFiles:
     def _require_new_key(self, path: str, keys: Keys) -> None:
         key = self.read_key(path)
         if not key:
-            raise KeyPairError(f"There is no new private key in {path}, where it should have been made. Nothing was changed; run this again.")
+            raise KeyPairError(f"There is no new private key at {path}, where it should have been created. Nothing was changed. Run this again.")
         if not key.is_rsa_2048:
-            raise KeyPairError(f"The new private key {path} is not RSA with 2048 bits, which the API takes alone. Nothing was changed.")
+            raise KeyPairError(f"The new private key {path} is not RSA with 2048 bits, as the API requires. Nothing was changed.")
         if key.fingerprint == keys.current:
             raise KeyPairError(f"The new private key {path} is the current one. Nothing was changed.")
 
     @staticmethod
     def _discard(new: str) -> None:
-        """Remove what was made for the next key: it is another name of it, or a key that nobody has been given."""
+        """Remove the file created for the next key: either another name of that key, or a key that was never used."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new)
 
-    def _write_public(self, pair: _Paths, fingerprint: str | None, modified: float | None = None, *, anew: bool = False) -> bool:
-        """Replace the public key's file where it holds something else, or at any rate (``anew``); it belongs to the private key's owner."""
+    def _write_public(self, pair: _Paths, fingerprint: str | None, modified: float | None = None, *, always: bool = False) -> bool:
+        """Replace the public key's file if its content differs, or ``always``; it belongs to the private key's owner."""
         pem = self.public_pem(fingerprint)
-        if not anew and _text(pair.public) == pem:
+        if not always and _text(pair.public) == pem:
             return False
         self._write(pair.public, pem, 0o644, modified)
         return True
 
     def _write(self, path: str, content: str, mode: int, modified: float | None = None) -> None:
-        """Replace a file that holds nothing secret in one step; it belongs to the private key's owner."""
+        """Replace a file without secrets in one step; it belongs to the private key's owner."""
         new = path + ".flows_encryption.new"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new)
@@ -342,12 +342,12 @@ class KeyFiles:
             if exc.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV):
                 raise KeyPairError(
                     f"{source} cannot be linked as {target} ({exc.strerror}). A rotation needs a file system with hard links: "
-                    "move the key pair to such a one."
+                    "move the key pair to one."
                 ) from exc
             raise
 
     def _remove(self, pair: _Paths) -> None:
-        # The private key last: while it is there, a run that follows a killed one knows what is to be done.
+        # The private key last: while it exists, the run after a killed one knows what to do.
         for path in (pair.public, pair.private):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
@@ -372,7 +372,7 @@ class KeyFiles:
             named = exc.filename2 or exc.filename or path
             raise KeyPairError(
                 f"The files of the key pair private_key_path {self.current.private} cannot be changed ({named}: {exc.strerror}). "
-                "Run this as their owner, in a folder that it can write; what is done already is taken up again."
+                "Run this as their owner, who needs write access to the folder. The run continues from what has been done."
             ) from exc
 
     def _changed(self, plan: Plan, keys: Keys) -> KeyPairError:
@@ -384,9 +384,9 @@ class KeyFiles:
             if found[name] != expected[name]
         )
         return KeyPairError(
-            f"The key files beside {self.current.private} are not what this run's plan was made from: {differences or 'their roles differ'}. "
-            "Another run has changed them in the meantime. This run has changed no key file in this step. Run it again: "
-            "it starts from what is there, and registers the key that counts now."
+            f"The key files beside {self.current.private} have changed since this run made its plan: {differences or 'their roles differ'}. "
+            "Another run has changed them. This step has changed no key file. Run it again: "
+            "it continues from the keys that exist, and registers the right one."
         )
 
 
@@ -397,20 +397,20 @@ def parse_private_key(content: bytes, passphrase: str | None, path: str) -> Priv
     """
     serialization, unsupported = load_cryptography()
     if not content.strip():
-        raise KeyPairError(f"The private key {path} is empty. Put its content back from a backup.")
+        raise KeyPairError(f"The private key {path} is empty. Restore it from a backup.")
     try:
         try:
             key = serialization.load_pem_private_key(content, passphrase.encode() if passphrase else None)
         except TypeError:
             if passphrase is None:
                 raise KeyPairError(
-                    f"The private key {path} is protected by a passphrase, and none was given. Set private_key_passphrase "
+                    f"The private key {path} is protected by a passphrase, but none is set. Set private_key_passphrase "
                     "(role: flows_encryption_private_key_passphrase)."
                 ) from None
             key = serialization.load_pem_private_key(content, None)
     except (ValueError, unsupported):
-        hint = "or private_key_passphrase (role: flows_encryption_private_key_passphrase) is not its passphrase" if passphrase else ""
-        raise KeyPairError(f"The private key {path} cannot be read: it is damaged or no private key in PEM {hint}".rstrip() + ".") from None
+        hint = ", or private_key_passphrase (role: flows_encryption_private_key_passphrase) is wrong" if passphrase else ""
+        raise KeyPairError(f"The private key {path} cannot be read: it is damaged or not a private key in PEM{hint}.") from None
     public = key.public_key()
     der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode("ascii")
@@ -427,7 +427,7 @@ def _text(path: str) -> str | None:
 
 
 def _sync(path: str) -> None:
-    """Write a file, or the names in a folder, out to disk."""
+    """Sync a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""requests and cryptography, imported only when a key is about to be registered."""
+"""Imports requests and cryptography only when they are needed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import typing as t
 
 from ._errors import MissingLibrary
 
-# Ansible forks a worker for each host, and each would import for itself what takes longer than all else it does. This
-# byte is shared with the parent: once one worker needed the libraries, the parent has them for all the workers to come.
+# Ansible forks a worker for each host, and the import takes longer than everything else that a worker does. This byte is
+# shared with the parent: once a worker has needed the libraries, the parent imports them for all later workers.
 _needed = mmap.mmap(-1, 1)
 
 
@@ -45,7 +45,7 @@ def load_cryptography() -> tuple[t.Any, type[Exception]]:
 
 
 def load_if_needed() -> None:
-    """Load both if some process of this family did; for a parent, before it forks."""
+    """Load both libraries if a worker has needed them; called in the parent before it forks."""
     if _needed[0] and "requests" not in sys.modules:
         try:
             load_requests()
@@ -57,5 +57,5 @@ def load_if_needed() -> None:
 def _missing(name: str, cause: ImportError) -> MissingLibrary:
     return MissingLibrary(
         f"The Python library {name} cannot be imported by {sys.executable} ({cause}). "
-        f"Install it there ({sys.executable} -m pip install {name}), or point ansible_python_interpreter to a Python that has it."
+        f"Install it there ({sys.executable} -m pip install {name}), or set ansible_python_interpreter to a Python that has it."
     )

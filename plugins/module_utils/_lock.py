@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A lock that one process holds at a time, and one thread of it."""
+"""A file lock that one thread of one process holds at a time."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ import typing as t
 
 _INTERVAL = 0.02
 
-# A process loses all its locks on a file as soon as it closes any descriptor of it. So each file, known by device and inode, is opened
-# once and stays open. The locks keep no thread from another: what this process holds is noted here.
+# A process loses all its locks on a file when it closes any descriptor of that file. So each file, identified by device and inode, is
+# opened once and stays open. POSIX locks do not exclude threads of the same process, so the locks of this process are also kept here.
 _descriptors: dict[tuple[int, int], int] = {}
 _held: set[tuple[int, int]] = set()
 _mutex = threading.Lock()
 
 
 class LockTimeout(Exception):
-    """Somebody else held the lock all the time."""
+    """The lock was held by another process or thread for the whole time."""
 
 
 @contextlib.contextmanager
 def file_lock(path: str, *, timeout: float, offset: int = 0) -> t.Iterator[None]:
-    """Hold the lock on one byte of a file. The system frees what a killed process held.
+    """Hold the lock on one byte of a file. The system releases the locks of a killed process.
 
-    :param path: of the lock file, made when needed
+    :param path: of the lock file, created if needed
     :param timeout: seconds to wait for the lock
-    :param offset: of the byte: each has a lock of its own
-    :raises LockTimeout: it could not be had in time
+    :param offset: of the byte; each byte is a separate lock
+    :raises LockTimeout: the lock could not be acquired in time
     :raises OSError: the file cannot be used
     """
     lock = (_open(path), offset)
     until = time.monotonic() + timeout
     while not _acquire(*lock):
-        if time.monotonic() > until:
+        if time.monotonic() >= until:
             raise LockTimeout
         time.sleep(_INTERVAL)
     try:
@@ -49,7 +49,7 @@ def file_lock(path: str, *, timeout: float, offset: int = 0) -> t.Iterator[None]
 
 
 def _open(path: str) -> int:
-    """Return the one descriptor of the file."""
+    """Return the descriptor of the file, and open it the first time."""
     with _mutex:
         try:
             found = os.lstat(path)
@@ -69,7 +69,7 @@ def _acquire(descriptor: int, offset: int) -> bool:
             return False
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
-        except (BlockingIOError, PermissionError):  # POSIX leaves the choice between EAGAIN and EACCES
+        except (BlockingIOError, PermissionError):  # POSIX allows both EAGAIN and EACCES
             return False
         _held.add((descriptor, offset))
         return True

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A module's work as a task's result, the same in Ansible's worker and as a module."""
+"""Runs a module's work and returns the task's result, in Ansible's worker and as a module."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if t.TYPE_CHECKING:
 
 
 def from_environment(name: str) -> str:
-    """A fallback for an option; an empty variable, as credential forms inject it, is none."""
+    """Return an option's fallback. An empty variable, as credential forms inject it, counts as not set."""
     value = os.environ.get(name)
     if not value:
         raise AnsibleFallbackNotFound
@@ -52,23 +52,23 @@ READ_BACK_OPTIONS: dict[str, t.Any] = {
 }
 
 
-# In capitals, as in PEM: files are called private key or privatekey. The second is PuTTY's.
+# In capitals, as in PEM, because paths may contain "private key". The second is PuTTY's.
 _PRIVATE_KEY = re.compile(r"PRIVATE\s+KEY|Private-Lines:")
-# Options that hold a secret which others could be given by mistake, and the environment variables in their place.
+# Options with a secret that could be set in another option by mistake, and their environment variables.
 _SECRETS = {"api_key": "KALEYRA_API_KEY", "meta_access_token": "META_ACCESS_TOKEN", "app_secret": None}
-# A secret of so many characters is not part of another text by chance.
+# A secret with this many characters is not part of another text by chance.
 _LONG = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class ModuleSpec:
-    """What a module does.
+    """The work and the options of a module.
 
-    :param work: called with the options (None for what was not given) and ``check_mode``; returns the result, with ``warnings`` and
-        ``diff`` where there are any
-    :param argument_spec: Ansible's, for the options
-    :param rules: what holds between options, as keywords of Ansible's ``AnsibleModule``
-    :param reports_progress: whether the work may take long, and is also called with ``progress``, which takes a few words on how far it is
+    :param work: called with the options (None for those that are not set) and ``check_mode``; returns the result, with ``warnings`` and
+        ``diff`` if there are any
+    :param argument_spec: Ansible's argument spec
+    :param rules: rules between options, as keywords of Ansible's ``AnsibleModule``
+    :param reports_progress: whether the work may take long, and is also called with ``progress``, which takes a message, and ``parent``
     """
 
     work: t.Callable[..., dict[str, t.Any]]
@@ -80,10 +80,10 @@ class ModuleSpec:
         self, params: t.Mapping[str, t.Any], *, check_mode: bool, diff_mode: bool, progress: t.Callable[[str], None] = lambda words: None,
         reads_output: bool = False,
     ) -> dict[str, t.Any]:
-        """Do the work and return the task's result, ``failed`` and ``msg`` where it could not be done.
+        """Do the work and return the task's result, with ``failed`` and ``msg`` after an error.
 
-        :param reads_output: whether the standard output goes to the process that wants the work
-        :param progress: shows a line at once; a module's process, whose output is its result, has nobody to show it to
+        :param reads_output: whether the process that started this one reads its standard output
+        :param progress: shows a message at once; a module's process cannot show any, because its output is its result
         """
         further: dict[str, t.Any] = {"progress": progress, "parent": Parent(reads_output=reads_output)} if self.reports_progress else {}
 
@@ -107,14 +107,14 @@ class ModuleSpec:
 
 
 def without_empty(arguments: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Drop what is empty: credential forms and surveys give an empty string for what was left blank."""
+    """Remove empty options: credential forms and surveys give an empty string for a blank field."""
     return {name: value for name, value in arguments.items() if value is not None and value != ""}
 
 
 def reject_misplaced_secrets(arguments: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Return the failed result of arguments that hold a secret where none belongs, or an empty one.
+    """Return a failed result if the arguments contain a misplaced secret, otherwise an empty one.
 
-    Before they are validated, shown, or written to disk for a module of its own.
+    Called before they are validated, shown, or written to disk for a module's process.
     """
     text = arguments.get("business_public_key")
 
@@ -128,21 +128,21 @@ def reject_misplaced_secrets(arguments: t.Mapping[str, t.Any]) -> dict[str, t.An
 
 
 def _require_no_misplaced_secret(arguments: t.Mapping[str, t.Any]) -> None:
-    """See that no option holds a private key, or the secret of another option: messages would repeat it.
+    """Check that no option contains a private key, or the secret of another option, because messages would repeat it.
 
     :raises InvalidInput: naming the option
     """
     secrets = {name: str(arguments.get(name) or os.environ.get(variable or "") or "") for name, variable in _SECRETS.items()}
     for option, value in arguments.items():
         texts = [str(each) for each in (value if isinstance(value, (list, tuple)) else [value]) if each is not None]
-        if option != "business_public_key" and any(_PRIVATE_KEY.search(text) for text in texts):  # which has a message of its own
+        if option != "business_public_key" and any(_PRIVATE_KEY.search(text) for text in texts):  # has its own message
             raise InvalidInput(
-                f"{option} holds a PRIVATE key. It was not sent and is not shown, but it does not belong here: it stays on the Flow endpoint alone."
+                f"{option} contains a PRIVATE key. It was not sent and is not shown, but it does not belong here: it must stay on the Flow endpoint."
             )
         for name, secret in secrets.items():
             if option != name and secret and any(text == secret or (len(secret) >= _LONG and secret in text) for text in texts):
                 variable = f" (or {_SECRETS[name]})" if _SECRETS[name] else ""
-                raise InvalidInput(f"{option} holds the value of {name}, a secret that belongs in {name}{variable} alone. It is not shown here.")
+                raise InvalidInput(f"{option} contains the value of {name}, a secret that belongs only in {name}{variable}. It is not shown here.")
 
 
 def _result_of(work: t.Callable[[], dict[str, t.Any]]) -> dict[str, t.Any]:
@@ -151,4 +151,4 @@ def _result_of(work: t.Callable[[], dict[str, t.Any]]) -> dict[str, t.Any]:
     except KaleyraError as exc:
         return {**exc.details, "failed": True, "msg": str(exc)}
     except Cancelled:
-        return {"failed": True, "msg": "The process that started this has ended. Nothing further was sent."}
+        return {"failed": True, "msg": "The process that started this one has ended. Nothing more was sent."}

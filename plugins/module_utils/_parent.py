@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether the process that wants the work is still there."""
+"""Detects that the process that started this one has ended."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import sys
 class Parent:
     """The process that started this one.
 
-    A worker of Ansible goes on when ``ansible-playbook`` is killed, and could undo what the next run registers.
+    A worker of Ansible continues when ``ansible-playbook`` is killed, and could undo what the next run registers.
 
-    :param reads_output: whether the standard output goes to it, as a module's does: over SSH, or with a shell in between, that tells
+    :param reads_output: whether it reads the standard output, as with a module: over SSH, or with a shell in between, only that shows its end
     """
 
     def __init__(self, *, reads_output: bool = False) -> None:

@@ -22,7 +22,7 @@ MAX_CHARACTERS = 16 * 1024
 
 # Without a command that could overwrite a private key.
 _MAKE = (
-    "Create the key pair with the role kaleyra.whatsapp.flows_encryption, or with community.crypto.openssl_privatekey (size 2048) and "
+    "Create a key pair at a new path with the role kaleyra.whatsapp.flows_encryption, or with community.crypto.openssl_privatekey (size 2048) and "
     "openssl_publickey."
 )
 _FROM_PRIVATE = "openssl pkey -in private.pem -pubout"

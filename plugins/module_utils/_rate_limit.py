@@ -13,20 +13,19 @@ import time
 from ._parent import Parent
 
 # Seconds that a thread sleeps at most before it looks around again.
-_LONGEST_SLEEP = 0.25
+LONGEST_SLEEP = 0.25
 
-# Seconds that all wait after the first refusal: long enough for what got through until then to say something about the rate.
-_FIRST_PAUSE = 0.63
-# The rate is then what got through, or this one, and grows by a factor with each success until it is refused again: the first
-# factor while little has got through, then the second.
-_FIRST_RATE, _FAST, _FEW, _MODERATE = 5.0, 1.12, 16, 1.004
-# Later it comes nearer to the one that was refused by a part of the distance with each success, and then slowly beyond.
-_APPROACH, _EXPLORE = 0.0235, 0.0005
-# After a refusal the rate is this part of the one that was refused: the first while little has got through since the last refusal.
-_FAR_BACK, _BACK = 0.82, 0.89
-_LEAST_RATE = 0.6
-# Seconds between requests while each is refused, doubled with each.
-_PROBE, _DOUBLINGS = 0.28, 4
+# After the first refusal nobody starts for so many seconds at least; then requests start at so many a second, which doubles in so many
+# seconds, but grows by no more than a factor with each success, until one is refused again.
+_FIRST_PAUSE, _FIRST_RATE, _DOUBLED_IN, _MOST_GROWTH = 0.55, 7.0, 0.5, 1.5
+# That estimate of the account's rate is this much too high, as it is reached before the account's reserve is used up. A later one is
+# what got through since the refusal before, and nearly right.
+_RAMP_OVERSHOT, _NEARLY = 0.8, 0.95
+# The rate goes back to this part of the estimate, and reaches it after some seconds: more after each refusal, and so many for each
+# second that a refusal costs.
+_BACK, _RETURN, _RETURN_GROWTH, _RETURN_FOR_PAUSE = 0.9, 4.0, 1.25, 10.0
+# While nothing gets through: seconds between requests, doubled with each up to the most, and what becomes of the rate.
+_PROBE, _MOST_PROBE, _SLOWER, _LEAST_RATE = 0.3, 4.0, 0.7, 0.5
 
 
 class Cancelled(BaseException):
@@ -36,30 +35,37 @@ class Cancelled(BaseException):
 class RateLimiter:
     """Holds requests to a rate, and finds the account's, which is not published, from what is refused.
 
-    A refusal slows all down to what got through of late; with each success the rate comes nearer to the one that was refused. A
-    refusal of a request that had started before the last slow-down tells nothing new.
+    As TCP's CUBIC does with its window (RFC 9438): the rate grows fast until a request is refused, goes back a little, returns to where
+    it was, stays there for a while, and then goes beyond. A refusal of a request that had started before the last one tells nothing new.
 
     :param per_second: most requests a second, None for as many as can be
+    :param longest_pause: seconds between two requests at most, whatever is refused
+    :param patience: seconds after which an account that refuses everything is not asked again
     :ivar parent: the process that wants the work; once it has ended, nothing starts any more
     """
 
     parent: Parent | None = None
 
-    def __init__(self, per_second: float | None = None) -> None:
+    def __init__(self, per_second: float | None = None, *, longest_pause: float = math.inf, patience: float = math.inf) -> None:
         self._least_interval = 1 / per_second if per_second else 0.0
+        self._longest_pause = longest_pause
+        self._patience = patience
         self._mutex = threading.Lock()
-        self._own = threading.local()  # when the thread's last request started
-        self._next = self._held_until = 0.0
+        self._next = self._held_until = self._awaited = 0.0
         self._stopped = False
         # None until the first refusal.
         self._rate: float | None = None
-        self._refused_rate = math.inf
-        self._slowed_at: float | None = None
+        # What the account allows: infinite until it is known.
+        self._estimate = math.inf
+        self._return = _RETURN
+        # Since the last refusal: when the first request started, when the rate last grew, and how many got through.
         self._since: float | None = None
-        self._successes = 0
-        self._first: float | None = None
-        self._all_successes = 0
-        self._refused_in_a_row = 0
+        self._grew_at = 0.0
+        self._accepted = 0
+        self._slowed_at = -math.inf
+        # Nothing got through since then, in so many refusals after the first.
+        self._refusing_since: float | None = None
+        self._probes = 0
 
     def wait(self, seconds: float = 0.0) -> None:
         """Return when the next request may start, after that many seconds at the earliest, which hold up nobody else.
@@ -68,80 +74,96 @@ class RateLimiter:
         """
         earliest = time.monotonic() + seconds
         while True:
-            if self._stopped or (self.parent and self.parent.has_ended()):
-                raise Cancelled
+            self.require_running()
             left = earliest - time.monotonic()
             if left <= 0:
                 left = self.take_turn()
                 if left <= 0:
                     return
-            time.sleep(min(left, _LONGEST_SLEEP))
+            time.sleep(min(left, LONGEST_SLEEP))
+
+    def require_running(self) -> None:
+        """See that something may still be sent.
+
+        :raises Cancelled: it was stopped, or the parent has ended
+        """
+        if self._stopped or (self.parent and self.parent.has_ended()):
+            raise Cancelled
 
     def take_turn(self) -> float:
-        """Let this thread's next request start now and return 0, or return the seconds until it may."""
+        """Let the next request start now and return 0, or return the seconds until it may."""
         with self._mutex:
             now = time.monotonic()
-            left = max(self._next, self._held_until) - now
-            if left > 0:
-                return left
-            self._next = now + self._interval()
-            self._own.started = now
-            if self._first is None:
-                self._first = now
+            due = max(self._next, self._held_until)
+            if due > now and not self._is_blocked(now):
+                self._awaited = due
+                return due - now
+            interval = self._interval()
+            # Who has waited, and was woken late, does not delay the next one.
+            self._next = interval + (due if self._awaited == due and now - due < interval else now)
             if self._since is None:
-                self._since = now
+                self._since = self._grew_at = now
             return 0.0
 
-    def succeeded(self) -> None:
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the account has refused everything for so long that nothing is to be sent any more."""
         with self._mutex:
-            self._all_successes += 1
-            self._successes += 1
-            if self._rate is None:
-                return
-            if self._refused_in_a_row > 1:
-                # All was refused for a while, as at the end of a quota: what got through on the whole is the measure.
-                self._rate = max(self._rate, min(self._refused_rate, self._on_the_whole()))
-            self._refused_in_a_row = 0
-            if self._refused_rate == math.inf:
-                self._rate *= _FAST if self._all_successes < _FEW else _MODERATE
-            else:
-                self._rate += max((self._refused_rate * 0.97 - self._rate) * _APPROACH, self._rate * _EXPLORE)
+            return self._is_blocked(time.monotonic())
 
-    def throttled(self, seconds: float, started: float | None = None) -> None:
+    def accepted(self) -> None:
+        """A request got through, whatever came of it."""
+        with self._mutex:
+            self._accepted += 1
+            self._refusing_since, self._probes = None, 0
+            if self._rate is None or self._since is None:
+                return
+            now = time.monotonic()
+            if self._estimate == math.inf:
+                self._rate *= min(2 ** ((now - self._grew_at) / _DOUBLED_IN), _MOST_GROWTH)
+                self._grew_at = now
+            else:
+                self._rate = self._estimate * (1 + (1 - _BACK) * ((now - self._since) / self._return - 1) ** 3)
+
+    def refused(self, asked: float, started: float) -> None:
         """Let nobody start before so many seconds have passed, and then more slowly.
 
-        :param started: when the request did, if not in this thread
+        :param asked: seconds that the account asks to wait
+        :param started: when the request was sent
         """
         with self._mutex:
             now = time.monotonic()
-            self._held_until = max(self._held_until, now + seconds)
-            if started is None:
-                started = getattr(self._own, "started", now)
-            if self._slowed_at is not None and started <= self._slowed_at:
+            self._held_until = max(self._held_until, now + asked)
+            if self._refusing_since is None:
+                self._refusing_since = now
+            if started <= self._slowed_at:
                 return
             if self._rate is None:
-                seconds = max(seconds, _FIRST_PAUSE)
-                self._held_until = max(self._held_until, now + seconds)
-                self._rate = max(0.9 * self._all_successes / (now + seconds - (self._first or now)), _FIRST_RATE)
-            elif self._successes:
-                few = self._successes < _FEW
-                self._refused_rate = self._rate * (_BACK if few else 1.0)
-                self._rate = max(self._rate * (_FAR_BACK if few else _BACK), _LEAST_RATE)
+                self._rate = _FIRST_RATE
+                self._held_until = max(self._held_until, now + _FIRST_PAUSE)
+            elif self._accepted and self._since is not None:
+                through = self._accepted / max(now - self._since, 0.001)
+                estimate = self._rate * _RAMP_OVERSHOT if self._estimate == math.inf else min(self._rate, through) * _NEARLY
+                self._estimate = max(estimate, _LEAST_RATE)
+                self._rate = self._estimate * _BACK
+                self._return = max(self._return * _RETURN_GROWTH, asked * _RETURN_FOR_PAUSE)
             else:
-                self._refused_in_a_row += 1
-                if self._refused_rate < math.inf:
-                    self._rate = max(self._rate * 0.8, _LEAST_RATE)
+                self._probes += 1
+                if self._estimate == math.inf or self._probes > 2:
+                    self._rate = max(self._rate * _SLOWER, _LEAST_RATE)
+                    if self._estimate < math.inf:
+                        self._estimate = self._rate / _BACK
             self._slowed_at = now
             self._since = None
-            self._successes = 0
+            self._accepted = 0
             self._next = now + self._interval()
 
-    def _on_the_whole(self) -> float:
-        return self._all_successes / max(time.monotonic() - (self._first or 0.0), 0.001)
+    def _is_blocked(self, now: float) -> bool:
+        return self._refusing_since is not None and now - self._refusing_since > self._patience
 
     def _interval(self) -> float:
-        probe = _PROBE * 2 ** min(self._refused_in_a_row, _DOUBLINGS) if self._refused_in_a_row else 0.0
-        return max(self._least_interval, 1 / self._rate if self._rate else 0.0, probe)
+        probe = min(_PROBE * 2 ** min(self._probes, 10), _MOST_PROBE) if self._probes else 0.0
+        return max(self._least_interval, min(max(1 / self._rate if self._rate else 0.0, probe), self._longest_pause))
 
     def stop(self) -> None:
         """Let nobody start any more."""

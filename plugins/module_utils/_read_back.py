@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Reading back which key a number carries: two sources behind one interface."""
+"""Reads back which key a number carries, from two sources behind one interface."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from ._http import Tls
 from ._phone_number import normalise_phone_number
 from ._rate_limit import RateLimiter
 from ._reader import Reader, ReadingFailed
+from ._steps import Steps
 
 SOURCES = ("meta", "kaleyra")
 
 
 class ReadBack(t.Protocol):
-    """A source that tells which key a number carries."""
+    """A source from which the key of a number can be read."""
 
     def prepare(self, phone_numbers: t.Sequence[str]) -> int:
-        """Load and look up what reading these numbers takes, once for all of them; return how many requests were sent."""
+        """Load and look up what is needed to read these numbers, once for all of them; return the number of requests sent."""
 
-    def read(self, phone_number: str) -> tuple[HeldKey, int]:
-        """Return what the number carries, and how many requests were sent.
+    def read(self, phone_number: str) -> Steps[tuple[HeldKey, int]]:
+        """Return what the number carries, and the number of requests sent.
 
         :raises InvalidInput: the source does not know the number; nothing was sent
         """
@@ -37,7 +38,7 @@ class ReadBack(t.Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class KaleyraReadBack:
-    """GET on the URL that sets the key. What it answers is not published, so that much of it cannot be told."""
+    """GET requests to the URL that sets the key. Kaleyra has not published the answer, so some answers cannot be read."""
 
     account: Account
     reader: Reader
@@ -45,10 +46,10 @@ class KaleyraReadBack:
     def prepare(self, phone_numbers: t.Sequence[str]) -> int:
         return 0
 
-    def read(self, phone_number: str) -> tuple[HeldKey, int]:
+    def read(self, phone_number: str) -> Steps[tuple[HeldKey, int]]:
         headers = {"api-key": self.account.api_key, "Content-Type": "application/x-www-form-urlencoded"}
         try:
-            answer, attempts = self.reader.get(self.account.url(phone_number), headers)
+            answer, attempts = yield from self.reader.get(self.account.url(phone_number), headers)
         except ReadingFailed as exc:
             return HeldKey(unknown=f"{self.account.api} gave no answer: {exc}."), exc.attempts
         held = read_kaleyra_answer(answer.status, answer.body, self.account.api_key)
@@ -58,7 +59,7 @@ class KaleyraReadBack:
 class MetaReadBack:
     """The Graph API.
 
-    :param phone_number_ids: number in E.164 -> its ID, for numbers whose IDs need no look-up
+    :param phone_number_ids: number in E.164 -> its ID, for numbers whose IDs are known
     """
 
     def __init__(self, api: GraphApi, waba_ids: t.Sequence[str], phone_number_ids: t.Mapping[str, str]) -> None:
@@ -88,35 +89,35 @@ class MetaReadBack:
                     self._places.setdefault(number, []).append((waba_id, phone_number_id))
         return attempts
 
-    def read(self, phone_number: str) -> tuple[HeldKey, int]:
+    def read(self, phone_number: str) -> Steps[tuple[HeldKey, int]]:
         places = self._places.get(phone_number, [])
         if len(places) > 1:
-            told = ", ".join(f"{phone_number_id} in {waba_id}" for waba_id, phone_number_id in places)
+            listed = ", ".join(f"{phone_number_id} in {waba_id}" for waba_id, phone_number_id in places)
             raise InvalidInput(
-                f"{phone_number} is listed more than once by meta_waba_ids (phone number ID {told}), so that it cannot be told which is in use. "
-                "Leave out the account that the number has left."
+                f"{phone_number} is listed more than once by meta_waba_ids (phone number ID {listed}), so it is not clear which one is in use. "
+                "Remove the account that the number has left."
             )
         if self._unread and not places:
             return HeldKey(unknown=" ".join(self._unread)), 0
         if not places:
             raise InvalidInput(
-                f"{phone_number} is in none of the WhatsApp Business Accounts of meta_waba_ids ({', '.join(self._waba_ids) or 'none given'}). "
+                f"{phone_number} is in none of the WhatsApp Business Accounts of meta_waba_ids ({', '.join(self._waba_ids) or 'none is set'}). "
                 "Add the account that the number belongs to."
             )
-        return self._api.held_key(places[0][1])
+        return (yield from self._api.held_key(places[0][1]))
 
 
 def make_read_back(params: t.Mapping[str, t.Any], account: Account | None, rate_limiter: RateLimiter) -> ReadBack | None:
-    """Return the source that the options name, None for none.
+    """Return the source that the options choose, None for none.
 
-    :param params: the module's options, None for what was not given
-    :param account: needed for ``kaleyra`` alone
+    :param params: the module's options, None for those that are not set
+    :param account: only needed for ``kaleyra``
     :raises InvalidInput: an option cannot be used
     """
     source = params["read_back"]
     if source == "none":
         if params["read_back_required"]:
-            raise InvalidInput("read_back_required needs a source to read from. Set read_back to meta or kaleyra, or leave read_back_required out.")
+            raise InvalidInput("read_back_required needs a source. Set read_back to meta or kaleyra, or remove read_back_required.")
         return None
     reader = Reader(params["timeout"], params["retries"], Tls(params["validate_certs"], params["ca_path"]), rate_limiter)
     if source == "kaleyra":
@@ -134,7 +135,7 @@ def make_read_back(params: t.Mapping[str, t.Any], account: Account | None, rate_
 
 
 def _given_waba_ids(given: t.Sequence[str] | None) -> list[str]:
-    """What the task gives, else the environment; blanks, as credential forms give them, are none."""
+    """Return the IDs of the task, or those of the environment. Blank values, as credential forms give them, are ignored."""
     return [each for each in (part.strip() for part in given or os.environ.get("META_WABA_IDS", "").split(",")) if each]
 
 

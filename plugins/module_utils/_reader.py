@@ -2,20 +2,22 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""GET requests that are repeated after a failure that may pass."""
+"""Repeats GET requests after failures that may be temporary."""
 
 from __future__ import annotations
 
 import dataclasses
+import time
 import typing as t
 
 from ._http import Answer, Tls, TransportError, get
 from ._rate_limit import RateLimiter
 from ._retry import RETRIED_STATUSES, asked_pause, pause_before_retry
+from ._steps import Pause, Steps
 
 
 class ReadingFailed(Exception):
-    """No answer came; the message is the cause.
+    """There was no answer; the message is the cause.
 
     :param attempts: requests sent
     """
@@ -30,8 +32,8 @@ class Reader:
     """Sends GET requests.
 
     :param timeout: seconds for one attempt as a whole
-    :param retries: further attempts after a failure that may pass
-    :param rate_limiter: says when each attempt but the first may start, and is told of success and throttling; the first is the caller's
+    :param retries: further attempts after a failure that may be temporary
+    :param rate_limiter: is notified of what is refused
     """
 
     timeout: int = 30
@@ -39,32 +41,34 @@ class Reader:
     tls: Tls = Tls()
     rate_limiter: RateLimiter = dataclasses.field(default_factory=RateLimiter)
 
-    def get(self, url: str, headers: dict[str, str], *, is_throttled: t.Callable[[Answer], bool] = lambda answer: False) -> tuple[Answer, int]:
-        """Return the last answer, and how many requests were sent.
+    def get(self, url: str, headers: dict[str, str], *, is_throttled: t.Callable[[Answer], bool] = lambda answer: False) -> Steps[tuple[Answer, int]]:
+        """Each attempt being a step, return the last answer, and the number of requests sent.
 
-        :param is_throttled: of an answer that says by other means than its HTTP status that requests come too fast
+        :param is_throttled: whether an answer reports throttling by other means than its HTTP status
         :raises ReadingFailed: there was no answer to the last attempt
         :raises InvalidInput: ``tls.ca_path`` cannot be used
         :raises MissingLibrary: requests cannot be imported
         """
         attempt = 0
-        while True:
+        answer: Answer | None = None
+        cause = "the limit of the account has refused every request for too long"
+        while not self.rate_limiter.is_blocked:
             attempt += 1
-            answer: Answer | None = None
-            cause = ""
+            answer, cause = None, ""
+            started = time.monotonic()
             try:
                 answer = get(url, {"Accept": "application/json", **headers}, timeout=self.timeout, tls=self.tls)
             except TransportError as exc:
                 cause = str(exc)
             throttled = answer is not None and (answer.status == 429 or is_throttled(answer))
-            if answer and answer.status == 200 and not throttled:
-                self.rate_limiter.succeeded()
+            if answer and answer.status < 500 and not throttled:
+                self.rate_limiter.accepted()
             pause = pause_before_retry(attempt, answer, self.timeout)
             if answer and throttled:
-                self.rate_limiter.throttled(asked_pause(answer, self.timeout))
+                self.rate_limiter.refused(asked_pause(answer, self.timeout), started)
             if attempt > self.retries or not (answer is None or throttled or answer.status in RETRIED_STATUSES):
                 break
-            self.rate_limiter.wait(pause)
+            yield Pause(pause)
         if answer is None:
             raise ReadingFailed(cause, attempt)
         return answer, attempt

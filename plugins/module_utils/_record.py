@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is known of the key that a number carries: a small file, or what the caller says."""
+"""The record of the key that a number carries: a small file, or what the caller states."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ import threading
 import typing as t
 from urllib.parse import quote, unquote
 
-from ._errors import KaleyraError, OutcomeUnknown, RecordError
+from ._errors import KaleyraError, OutcomeUnknown, RecordBusy, RecordError
 from ._lock import LockTimeout, file_lock
 
 _FORMAT = 2
 _IDENTITY = ("api", "sid", "phone_number")
 _MAX_BYTES = 4096
-# Of the keys that a number may carry; with more, it counts as any.
+# How many keys a number may carry; with more, it counts as any key.
 _MAX_POSSIBLE = 16
 _FINGERPRINT = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){31}")
 _NAME = re.compile(r"([A-Za-z0-9._~%-]+),([A-Za-z0-9_-]+),(\+[1-9][0-9]{6,14})\.json")
@@ -38,9 +38,9 @@ class Record(t.NamedTuple):
     """Which key a number carries.
 
     :param fingerprint: of the key that was confirmed, or that was tried last
-    :param confirmed: false while a registration is under way, and after one whose outcome is unknown
-    :param since: when it was written, None if it does not age
-    :param before: unless confirmed, the keys that the number may have carried before, None if it could be any
+    :param confirmed: false during a registration, and after one with an unknown outcome
+    :param since: when the record was written, None if it does not expire
+    :param before: unless confirmed, the keys that the number may have carried before, None if it could be any key
     """
 
     fingerprint: str
@@ -50,7 +50,7 @@ class Record(t.NamedTuple):
 
     @property
     def possible_fingerprints(self) -> tuple[str, ...] | None:
-        """Every key that the number may carry; None if it could be any."""
+        """Every key that the number may carry; None if it could be any key."""
         if self.confirmed:
             return (self.fingerprint,)
         return None if self.before is None else tuple(dict.fromkeys([self.fingerprint, *self.before]))
@@ -61,7 +61,7 @@ class Record(t.NamedTuple):
         return possible is None or fingerprint in possible
 
     def is_older_than(self, seconds: int) -> bool:
-        """Also true for a record from the future: it was written under a wrong clock, its age is not known."""
+        """Whether the record is older. Also true for a record from the future: its clock was wrong, so its age is unknown."""
         if self.since is None:
             return False
         age = (datetime.datetime.now(datetime.timezone.utc) - self.since).total_seconds()
@@ -69,11 +69,11 @@ class Record(t.NamedTuple):
 
 
 class InvalidRecord(Exception):
-    """The file is no record of this number; the message says why."""
+    """The file is not a record of this number; the message is the reason."""
 
 
 class KnownKey:
-    """What the caller knows to be registered, in the place of a file."""
+    """The key that the caller knows to be registered, instead of a file."""
 
     def __init__(self, fingerprint: str) -> None:
         self._record = Record(fingerprint, confirmed=True)
@@ -84,7 +84,7 @@ class KnownKey:
     def require_writable(self) -> None:
         pass
 
-    def exclusive(self, timeout: float) -> t.ContextManager[None]:
+    def exclusive(self, timeout: float, *, waited: float = 0.0) -> t.ContextManager[None]:
         return contextlib.nullcontext()
 
     def is_correct(self, fingerprint: str | None) -> bool:
@@ -100,7 +100,7 @@ class KnownKey:
 class RecordFile:
     """The record of one number of one account on one API host.
 
-    :param cache_path: folder of the records, made when needed
+    :param cache_path: folder of the records, created if needed
     :param api: API host as in :attr:`Account.api`
     :param phone_number: as :func:`normalise_phone_number` returns it
     """
@@ -108,12 +108,12 @@ class RecordFile:
     def __init__(self, cache_path: str, api: str, sid: str, phone_number: str) -> None:
         self._folder = cache_path
         self._identity = (api, sid, phone_number)
-        # Digits and a plus sign, as numbers in E.164 have them, need no quoting.
+        # The digits and the plus sign of a number in E.164 need no quoting.
         self._path = f"{_prefix(cache_path, api, sid)}{phone_number}.json"
 
     @property
     def path(self) -> str:
-        """Of its file."""
+        """Path of the file."""
         return self._path
 
     @property
@@ -122,29 +122,31 @@ class RecordFile:
         return dict(zip(_IDENTITY, self._identity))
 
     def read(self) -> Record | None:
-        """Return the record, or None where there is none.
+        """Return the record, or None if there is none.
 
-        :raises InvalidRecord: there is something else
+        :raises InvalidRecord: the file is not a record
         """
         content = self._content()
         return None if content is None else self._parse(content)
 
     def require_writable(self) -> None:
-        """See, without writing, whether the record can be kept.
+        """Check, without writing, that the record can be written.
 
-        :raises RecordError: it cannot
+        :raises RecordError: it cannot be written
         """
         with self._naming_cache_path():
             _require_writable(self._folder)
 
     @contextlib.contextmanager
-    def exclusive(self, timeout: float) -> t.Iterator[None]:
-        """Keep other processes and threads from registering the same number, which could leave each with the other's key on record.
+    def exclusive(self, timeout: float, *, waited: float = 0.0) -> t.Iterator[None]:
+        """Exclude other processes and threads from registering the same number: each could record the key of the other.
 
         :param timeout: seconds to wait for them
-        :raises RecordError: the folder cannot be written, or another process does not end
+        :param waited: seconds that the caller has waited for them already
+        :raises RecordBusy: they have not finished in time
+        :raises RecordError: the folder cannot be written
         """
-        # One file for all numbers, one byte of it for each.
+        # One file for all numbers, with one byte for each.
         offset = int.from_bytes(hashlib.sha256(os.path.basename(self._path).encode()).digest()[:7], "big")
         with contextlib.ExitStack() as stack:
             try:
@@ -152,8 +154,8 @@ class RecordFile:
                     os.makedirs(self._folder, mode=0o700, exist_ok=True)
                     stack.enter_context(file_lock(os.path.join(self._folder, ".lock"), timeout=timeout, offset=offset))
             except LockTimeout:
-                raise RecordError(
-                    f"Another process has been registering {self._identity[-1]} for {timeout:g} seconds "
+                raise RecordBusy(
+                    f"Another process has been registering {self._identity[-1]} for {timeout + round(waited):g} seconds "
                     f"(its lock is in cache_path {self._folder}). Wait for it or end it, then run this again."
                 ) from None
             yield
@@ -162,10 +164,10 @@ class RecordFile:
     def registering(self, fingerprint: str) -> t.Iterator[None]:
         """Write the record as unconfirmed, and confirm it when the body succeeds.
 
-        An error after which the number surely has the key it had puts the earlier record back. Whatever else ends the body,
-        a kill included, leaves it unconfirmed.
+        After an error that certainly left the number's key unchanged, the earlier record is restored. If the body ends in any other way,
+        for example because the process is killed, the record stays unconfirmed.
 
-        :raises RecordError: before the body, the folder cannot be written; after it, what succeeded is not on record
+        :raises RecordError: before the body, the folder cannot be written; after it, the success could not be recorded
         """
         earlier = before = None
         with contextlib.suppress(InvalidRecord):
@@ -179,7 +181,7 @@ class RecordFile:
         except OutcomeUnknown:
             raise
         except KaleyraError:
-            with contextlib.suppress(OSError):  # unconfirmed is true enough, and the error is what the user must hear of
+            with contextlib.suppress(OSError):  # an unconfirmed record is correct, and the user needs the first error
                 if earlier is None:
                     os.unlink(self._path)
                 else:
@@ -189,7 +191,7 @@ class RecordFile:
             self._write(self._dump(Record(fingerprint, True)))
 
     def is_correct(self, fingerprint: str | None) -> bool:
-        """Whether the record says what the number is seen to carry, None for no key."""
+        """Whether the record matches the key that was read back, None for no key."""
         try:
             record = self.read()
         except InvalidRecord:
@@ -197,7 +199,7 @@ class RecordFile:
         return fingerprint is None if record is None else record.confirmed and record.fingerprint == fingerprint
 
     def correct(self, fingerprint: str | None) -> None:
-        """Make the record say what the number is seen to carry, None for no key. Under :meth:`exclusive`.
+        """Make the record match the key that was read back, None for no key. Under :meth:`exclusive`.
 
         :raises RecordError: the folder cannot be written
         """
@@ -213,7 +215,7 @@ class RecordFile:
 
     def _content(self) -> bytes | None:
         try:
-            # A link or a pipe in the record's place is neither followed nor waited for.
+            # Neither follow a link nor wait for a pipe in place of the record.
             file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
             return None
@@ -221,7 +223,7 @@ class RecordFile:
             raise InvalidRecord(getattr(exc, "strerror", exc)) from exc
         try:
             content = os.read(file, _MAX_BYTES + 1)
-            if not content and not stat.S_ISREG(os.fstat(file).st_mode):  # only then, as it takes its time
+            if not content and not stat.S_ISREG(os.fstat(file).st_mode):  # only then, because it takes time
                 raise InvalidRecord("it is not a file")
             if len(content) > _MAX_BYTES:
                 raise InvalidRecord("it is too long")
@@ -245,13 +247,13 @@ class RecordFile:
             since = datetime.datetime.fromisoformat(fields["since"])
             if since.tzinfo is None:
                 raise ValueError
-            # Format 1 named the key alone that was tried last.
+            # Format 1 had only the key that was tried last.
             possible = fields["possible"] if fields["format"] == _FORMAT else None
             if not all(map(_FINGERPRINT.fullmatch, [fields["fingerprint"], *(possible or ())])):
                 raise ValueError
             return Record(fields["fingerprint"], fields["state"] == "confirmed", since, None if possible is None else tuple(possible))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
-            raise InvalidRecord("its content is not that of a record") from None
+            raise InvalidRecord("its content is invalid") from None
 
     def _dump(self, record: Record) -> bytes:
         possible = record.possible_fingerprints
@@ -263,11 +265,11 @@ class RecordFile:
             "since": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "possible": None if possible is None or len(possible) > _MAX_POSSIBLE else possible,
         }
-        # Else one spoiled byte could make another key, another time, or a confirmed record of an unconfirmed one.
+        # Without a checksum, one damaged byte could change the key, the time, or an unconfirmed record into a confirmed one.
         return json.dumps({**fields, "checksum": _checksum(fields)}).encode() + b"\n"
 
     def _write(self, content: bytes) -> None:
-        """Replace the record in one step. Under :meth:`exclusive`, so that one name for the new file is enough."""
+        """Replace the record in one step. Under :meth:`exclusive`, so one name for the new file is enough."""
         new = f"{self._path}.new"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with _writing:
@@ -281,7 +283,7 @@ class RecordFile:
                     stream.write(content)
                 try:
                     os.replace(new, self._path)
-                except IsADirectoryError:  # not readable, so not to be in the way either
+                except IsADirectoryError:  # not a record, so it may be replaced
                     os.rmdir(self._path)
                     os.replace(new, self._path)
             except OSError:
@@ -290,9 +292,9 @@ class RecordFile:
                 raise
 
     def _sync(self) -> None:
-        """See to it that a power cut cannot bring the earlier record back, which may be false as soon as something is sent.
+        """Ensure that the earlier record cannot return after a power failure, because it may be wrong once something is sent.
 
-        That the new one's name is on disk is enough for that: should its content be lost, it is unreadable and does not count.
+        It is enough that the name of the new file is on disk: if its content is lost, the record is invalid and ignored.
         """
         folder = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -306,13 +308,13 @@ class RecordFile:
             yield
         except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
             raise RecordError(
-                f"The record cannot be kept in cache_path {self._folder}: {getattr(exc, 'strerror', exc)}. "
-                "Give a folder that the task's user can write, or tell what is registered with known_fingerprint."
+                f"The record cannot be written to cache_path {self._folder}: {getattr(exc, 'strerror', exc)}. "
+                "Set it to a folder that the task's user can write to, or set known_fingerprint to the key that is registered."
             ) from exc
 
 
 def record_files(cache_path: str) -> t.Iterator[RecordFile]:
-    """Yield, in no order, the record of every number that has one in the folder, readable or not. No folder is no records.
+    """Yield, in no particular order, every record in the folder, valid or not. Without the folder, there are no records.
 
     Other file names are ignored.
 
@@ -325,7 +327,7 @@ def record_files(cache_path: str) -> t.Iterator[RecordFile]:
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
         raise RecordError(
             f"The records in cache_path {cache_path} cannot be read: {getattr(exc, 'strerror', exc)}. "
-            "Give the folder that they were written to, and run this as a user that can read it."
+            "Set it to the folder of the records, and run this as a user that can read it."
         ) from exc
     for name in names:
         match = _NAME.fullmatch(name)
@@ -337,7 +339,7 @@ def record_files(cache_path: str) -> t.Iterator[RecordFile]:
 
 @functools.lru_cache(maxsize=8)
 def _prefix(cache_path: str, api: str, sid: str) -> str:
-    """What the paths of all records of one account begin with."""
+    """Return the beginning of the paths of all records of one account."""
     return os.path.join(cache_path, quote(f"{api},{sid},", safe=","))
 
 
@@ -346,7 +348,7 @@ def _checksum(fields: dict[str, t.Any]) -> str:
 
 
 def _require_writable(folder: str) -> None:
-    """Raise the OSError that making the folder, or a file in it, would."""
+    """Raise the OSError that creating the folder, or a file in it, would raise."""
     while not os.path.lexists(folder):
         folder = os.path.dirname(os.path.abspath(folder))
     if not os.path.isdir(folder):

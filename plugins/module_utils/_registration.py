@@ -2,26 +2,29 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Makes one number carry one public key: what is to be done, and doing it."""
+"""Makes a number carry a public key: what is to be done, and doing it in steps."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import typing as t
 
 from ._account import make_account
 from ._api import FlowsEncryptionApi
-from ._errors import ApiError, KaleyraError, KeyNotRead, OutcomeUnknown, RecordError, require_range
+from ._errors import KaleyraError, KeyNotRead, OutcomeUnknown, RecordBusy, RecordError, require_range
 from ._held_key import HeldKey
 from ._http import MAX_TIMEOUT, Tls
-from ._parent import Parent
-from ._phone_number import missing_plus_warnings, normalise_phone_number
 from ._public_key import normalise_fingerprint, public_key_of
 from ._rate_limit import RateLimiter
 from ._read_back import make_read_back
 from ._read_back_plan import plan_from_held
 from ._record import InvalidRecord, KnownKey, RecordFile
+from ._steps import Pause, Steps
+
+# Seconds between two looks at the lock of a number that another process registers.
+_LOOK_AT_LOCK = 0.05
 
 
 class Plan(t.NamedTuple):
@@ -58,10 +61,92 @@ def make_plan(known: KnownKey | RecordFile, fingerprint: str, *, force: bool, ca
     return Plan("forced" if force else "up_to_date", fingerprint)
 
 
+class NumberOutcome(t.NamedTuple):
+    """What is to be done for a number, and what came of it.
+
+    :param phone_number: in E.164, or as it was given if it cannot be read
+    :param fingerprint: of the wanted key
+    :param reads_back: whether its result tells what was read back
+    :param plan: None where that is not known
+    :param attempts: requests sent
+    :param held: what the number carried before, None if it was not read
+    :param verified: whether it is seen to carry the key afterwards, None if that cannot be told
+    :param answer: ``http_status``, ``code`` and ``message`` of the last answer to a registration
+    :param further_warnings: apart from that of the plan
+    :param error: why it failed
+    """
+
+    phone_number: str
+    fingerprint: str
+    reads_back: bool = False
+    plan: Plan | None = None
+    attempts: int = 0
+    held: HeldKey | None = None
+    verified: bool | None = None
+    answer: t.Mapping[str, t.Any] = {}
+    further_warnings: tuple[str, ...] = ()
+    error: KaleyraError | None = None
+
+    def failed(self, error: KaleyraError) -> NumberOutcome:
+        """Return this with the error, and with what it tells of the requests sent."""
+        return self._replace(error=error, attempts=self.attempts + error.details.get("attempts", 0))
+
+    def answered(self, answer: t.Mapping[str, t.Any]) -> NumberOutcome:
+        """Return this with what :meth:`FlowsEncryptionApi.set_public_key` returned."""
+        return self._replace(
+            attempts=self.attempts + answer["attempts"], answer={name: value for name, value in answer.items() if name != "attempts"}
+        )
+
+    def warning(self, text: str) -> NumberOutcome:
+        """Return this with one more warning."""
+        return self._replace(further_warnings=(*self.further_warnings, text))
+
+    @property
+    def to_be_changed(self) -> bool:
+        return self.plan is not None and self.plan.changed
+
+    @property
+    def changed(self) -> bool:
+        return self.to_be_changed and self.error is None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return (self.plan.warning, *self.further_warnings) if self.plan and self.plan.warning else self.further_warnings
+
+    def as_result(self) -> dict[str, t.Any]:
+        """The number's part of the task's result."""
+        result = {
+            "changed": self.changed,
+            "phone_number": self.phone_number,
+            "fingerprint": self.fingerprint,
+            "previous_fingerprint": self.plan.previous_fingerprint if self.plan else None,
+            "reason": self.plan.reason if self.plan else None,
+            "attempts": self.attempts,
+        }
+        if self.reads_back:
+            held = self.held or HeldKey()
+            result.update(held_fingerprint=held.fingerprint, held_status=held.status, verified=self.verified)
+        result.update(self.answer)
+        if self.error:
+            result.update({**self.error.details, "attempts": self.attempts, "failed": True, "msg": str(self.error)})
+        return result
+
+    def state_before(self) -> dict[str, t.Any]:
+        """For the diff, what was known of the number."""
+        reason = self.plan.reason if self.plan else None
+        state = reason if reason in ("absent", "unconfirmed", "unreadable", "expired") else "confirmed"
+        return {"phone_number": self.phone_number, "fingerprint": self.plan.previous_fingerprint if self.plan else None, "record": state}
+
+    def state_after(self) -> dict[str, t.Any]:
+        """For the diff, what is then known."""
+        return {"phone_number": self.phone_number, "fingerprint": self.fingerprint, "record": "confirmed"}
+
+
 class Registration:
     """What a task wants of each of its numbers, and how one of them gets it.
 
     :param params: the module's options, None for what was not given
+    :param rate_limiter: is told what the API refuses
     :raises InvalidInput: for what no number could be registered with
     """
 
@@ -77,7 +162,6 @@ class Registration:
         )
         self.read_back = make_read_back(params, self.account, rate_limiter)
         self._read_back_required: bool = params["read_back_required"]
-        self._rate_limiter = rate_limiter
         self._known = KnownKey(normalise_fingerprint(params["known_fingerprint"])) if params["known_fingerprint"] else None
         self.cache_path: str = params["cache_path"]
         self._force: bool = params["force"]
@@ -87,176 +171,130 @@ class Registration:
         """What tells the key that the number carries."""
         return self._known or RecordFile(self.cache_path, self.account.api, self.account.sid, phone_number)
 
-    def read_held(self, result: dict[str, t.Any]) -> HeldKey | None:
-        """Return what the number with this result carries, None where it is not read, and count the requests.
+    def start(self, phone_number: str) -> NumberOutcome:
+        """The number's outcome before anything is known."""
+        return NumberOutcome(phone_number, self.fingerprint, reads_back=self.read_back is not None)
 
-        With ``force`` nothing depends on it, which saves a third of the requests.
+    def plan(self, outcome: NumberOutcome) -> NumberOutcome:
+        """Add what is to be done as things stand."""
+        return outcome._replace(plan=self._make_plan(self.known(outcome.phone_number), outcome.held))
 
-        :raises KeyNotRead: it could not be read, and has to be
-        :raises InvalidInput: the source does not know the number
-        """
-        if not self.read_back or (self._force and not self._read_back_required):
-            return None
-        held, attempts = self.read_back.read(result["phone_number"])
-        result["attempts"] += attempts
-        if held.unknown and self._read_back_required:
-            raise KeyNotRead(
-                f"The key that {result['phone_number']} carries could not be read, which read_back_required asks for: {held.unknown} "
-                "Nothing was registered."
-            )
-        return held
-
-    def plan(self, known: KnownKey | RecordFile, held: HeldKey | None = None) -> Plan:
-        """What is to be done as things stand."""
+    def _make_plan(self, known: KnownKey | RecordFile, held: HeldKey | None) -> Plan:
         plan = make_plan(known, self.fingerprint, force=self._force, cache_valid_time=self._cache_valid_time)
         return plan_from_held(plan, held, self.fingerprint, force=self._force) if held else plan
 
-    def initial_result(self, phone_number: str) -> dict[str, t.Any]:
-        """The number's result, before anything is known."""
-        result = {
-            "changed": False,
-            "phone_number": phone_number,
-            "fingerprint": self.fingerprint,
-            "previous_fingerprint": None,
-            "reason": None,
-            "attempts": 0,
-        }
-        return {**result, "held_fingerprint": None, "held_status": None, "verified": None} if self.read_back else result
-
-    def apply(self, known: KnownKey | RecordFile, result: dict[str, t.Any], *, check_mode: bool) -> list[str]:
-        """Register the number that this is the result of where need be, add to it what came of it, and return warnings.
-
-        :raises KaleyraError: with further facts in ``details``
-        """
-        held = self.read_held(result)
-        plan = self.plan(known, held)
-        add_plan(result, plan, held)
-        if plan.changed:
-            self.key.require_rsa_2048()
-            self.api.prepare()
-            known.require_writable()
-        if check_mode or not (plan.changed or _is_contradicted(known, held)):
-            return [plan.warning] if plan.warning else []
+    def apply(self, outcome: NumberOutcome, *, check_mode: bool) -> Steps[NumberOutcome]:
+        """Register the number where need be, and return what came of it. The first step may send."""
+        known = self.known(outcome.phone_number)
         try:
-            with known.exclusive(timeout=self.api.longest()):
-                return self._apply_exclusively(known, result, plan, held)
+            outcome = yield from self._read_held(outcome)
+            self._require_read(outcome)
+            outcome = self.plan(outcome)
+            if outcome.to_be_changed:
+                self.key.require_rsa_2048()
+                self.api.prepare()
+                known.require_writable()
+            if check_mode or not (outcome.to_be_changed or _is_contradicted(known, outcome.held)):
+                return outcome
+            with (yield from self._exclusively(known)):
+                planned, outcome = outcome.plan, self.plan(outcome)
+                if outcome.held and outcome.plan != planned:  # what another process has done meanwhile counts
+                    yield Pause()
+                    outcome = yield from self._read_held(outcome)
+                    self._require_read(outcome)
+                    outcome = self.plan(outcome)
+                if outcome.held and not outcome.held.unknown:
+                    known.correct(outcome.held.fingerprint)
+                if not outcome.to_be_changed:
+                    return outcome
+                registered = False
+                try:
+                    with known.registering(self.fingerprint):
+                        if outcome.held:  # the first step has sent already
+                            yield Pause()
+                        answered = yield from self.api.set_public_key(outcome.phone_number, self.key.pem)
+                        outcome = outcome.answered(answered)
+                        outcome, carried = yield from self._verify(outcome)
+                        if carried:
+                            raise self._not_visible(outcome, carried)
+                        registered = True
+                except RecordError as exc:
+                    if not registered:
+                        raise
+                    outcome = outcome.warning(f"The key is registered, but not on record: the next run will register it again. {exc}")
         except RecordError as exc:
-            if result["changed"]:
-                raise
-            return [f"The number carries the key, but the record could not be corrected. {exc}"]
+            if outcome.to_be_changed or outcome.plan is None:
+                return outcome.failed(exc)
+            return outcome.warning(f"The number carries the key, but the record could not be corrected. {exc}")
+        except KaleyraError as exc:
+            return outcome.failed(exc)
+        return outcome
 
-    def _apply_exclusively(self, known: KnownKey | RecordFile, result: dict[str, t.Any], planned: Plan, held: HeldKey | None) -> list[str]:
-        plan = self.plan(known, held)
-        if held and plan != planned:  # what another process has done meanwhile counts
-            self._rate_limiter.wait()
-            held = self.read_held(result)
-            plan = self.plan(known, held)
-        add_plan(result, plan, held)
-        if held and not held.unknown:
-            known.correct(held.fingerprint)
-        warnings = [plan.warning] if plan.warning else []
-        if not plan.changed:
-            return warnings
-        registered = False
-        try:
-            with known.registering(self.fingerprint):
-                if held:  # the pool has waited for the first request
-                    self._rate_limiter.wait()
-                self._set_public_key(result)
-                warnings.extend(self._verify(result))
-                registered = True
-        except RecordError as exc:
-            if not registered:
-                raise
-            warnings.append(f"The key is registered, but not on record: the next run will register it again. {exc}")
-        return warnings
+    def _read_held(self, outcome: NumberOutcome) -> Steps[NumberOutcome]:
+        """Add what the number carries, unless it is not read. With ``force`` nothing depends on it, which saves a third of the requests.
 
-    def _set_public_key(self, result: dict[str, t.Any]) -> None:
-        sent = result["attempts"]
-        try:
-            answered = self.api.set_public_key(result["phone_number"], self.key.pem)
-        except ApiError as exc:
-            exc.details["attempts"] += sent
-            raise
-        result.update(answered, attempts=sent + answered["attempts"])
-
-    def _verify(self, result: dict[str, t.Any]) -> list[str]:
-        """Read the key again until the number is seen to carry it, as it may become visible late; return warnings.
-
-        :raises OutcomeUnknown: it is not seen within ``timeout``
+        :raises InvalidInput: the source does not know the number
         """
+        if not self.read_back or (self._force and not self._read_back_required):
+            return outcome
+        held, attempts = yield from self.read_back.read(outcome.phone_number)
+        return outcome._replace(held=held, attempts=outcome.attempts + attempts)
+
+    def _require_read(self, outcome: NumberOutcome) -> None:
+        if outcome.held and outcome.held.unknown and self._read_back_required:
+            raise KeyNotRead(
+                f"The key that {outcome.phone_number} carries could not be read, which read_back_required asks for: {outcome.held.unknown} "
+                "Nothing was registered."
+            )
+
+    def _exclusively(self, known: KnownKey | RecordFile) -> Steps[contextlib.ExitStack]:
+        """Return what keeps others from registering the number until it is left, once they do not.
+
+        :raises RecordError: the folder cannot be written, or they do not end
+        """
+        began = time.monotonic()
+        stack = contextlib.ExitStack()
+        while True:
+            waited = time.monotonic() - began
+            try:
+                stack.enter_context(known.exclusive(0, waited=waited))
+                return stack
+            except RecordBusy:
+                if waited >= self.api.longest():
+                    raise
+            yield Pause(_LOOK_AT_LOCK, sends=False)
+
+    def _verify(self, outcome: NumberOutcome) -> Steps[tuple[NumberOutcome, str | None]]:
+        """Read the key again until the number is seen to carry it, as it may become visible late; after ``timeout`` say what is seen instead."""
         if not self.read_back:
-            return []
+            return outcome, None
         end = time.monotonic() + self.api.timeout
         pause = 0.0
         while True:
-            time.sleep(pause)
-            self._rate_limiter.wait()
-            held, attempts = self.read_back.read(result["phone_number"])
-            result["attempts"] += attempts
+            yield Pause(pause)
+            held, attempts = yield from self.read_back.read(outcome.phone_number)
+            outcome = outcome._replace(attempts=outcome.attempts + attempts)
             if held.unknown:
-                return [f"The key was registered, but could not be read again: {held.unknown}"]
+                return outcome.warning(f"The key was registered, but could not be read again: {held.unknown}"), None
             if held.carries(self.fingerprint):
-                result["verified"] = True
-                return []
+                return outcome._replace(verified=True), None
             pause = max(0.1, min(2 * pause, 5.0))
             if time.monotonic() + pause > end:
                 break
-        result["verified"] = False
-        carried = f"the key {held.fingerprint}" if held.fingerprint else "no key"
         if held.fingerprint == self.fingerprint:
-            carried = "it with the status mismatch"
-        raise OutcomeUnknown(
-            f"The API confirmed the key of {result['phone_number']}, but the number is still seen to carry {carried} after {self.api.timeout} "
-            "seconds. Run it again. If it stays so, look for somebody else who registers keys for the number, or ask Kaleyra's support.",
-            attempts=result["attempts"],
-            verified=False,
+            return outcome._replace(verified=False), "it with the status mismatch"
+        return outcome._replace(verified=False), f"the key {held.fingerprint}" if held.fingerprint else "no key"
+
+    def _not_visible(self, outcome: NumberOutcome, carried: str) -> OutcomeUnknown:
+        return OutcomeUnknown(
+            f"The API confirmed the key of {outcome.phone_number}, but the number is still seen to carry {carried} after {self.api.timeout} "
+            "seconds. Run it again. If it stays so, look for somebody else who registers keys for the number, or ask Kaleyra's support."
         )
-
-
-def add_plan(result: dict[str, t.Any], plan: Plan, held: HeldKey | None = None) -> None:
-    """Add to the number's result what is to be done."""
-    result.update(changed=plan.changed, reason=plan.reason, previous_fingerprint=plan.previous_fingerprint)
-    if held:
-        result.update(held_fingerprint=held.fingerprint, held_status=held.status)
 
 
 def _is_contradicted(known: KnownKey | RecordFile, held: HeldKey | None) -> bool:
     """Whether the record does not say what the number is seen to carry."""
     return held is not None and not held.unknown and not known.is_correct(held.fingerprint)
-
-
-def register(params: t.Mapping[str, t.Any], *, check_mode: bool, parent: Parent | None = None) -> dict[str, t.Any]:
-    """Bring the number to carry the key, and return the task's result, ``warnings`` and ``diff`` included.
-
-    :param params: the module's options, None for what was not given
-    :raises KaleyraError: with the result's facts in ``details``
-    """
-    rate_limiter = RateLimiter()
-    rate_limiter.parent = parent
-    registration = Registration(params, rate_limiter)
-    phone_number = normalise_phone_number(params["phone_number"])
-    warnings = missing_plus_warnings([params["phone_number"]])
-    result = registration.initial_result(phone_number)
-    try:
-        if registration.read_back:
-            result["attempts"] = registration.read_back.prepare([phone_number])
-        warnings += registration.apply(registration.known(phone_number), result, check_mode=check_mode)
-    except KaleyraError as exc:
-        exc.details = {**result, "changed": False, "warnings": warnings, **exc.details}
-        raise
-    return {**result, "warnings": warnings, "diff": {"before": state_before(result), "after": state_after(result)}}
-
-
-def state_before(result: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """For the diff, what was known of the number that these are the facts of."""
-    state = result["reason"] if result["reason"] in ("absent", "unconfirmed", "unreadable", "expired") else "confirmed"
-    return {"phone_number": result["phone_number"], "fingerprint": result["previous_fingerprint"], "record": state}
-
-
-def state_after(result: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """For the diff, what is then known."""
-    return {"phone_number": result["phone_number"], "fingerprint": result["fingerprint"], "record": "confirmed"}
 
 
 def _pod_or_api_url(params: t.Mapping[str, t.Any]) -> tuple[str | None, str | None]:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which number carries which key, as far as the records tell, and what is read back."""
+"""Returns which number carries which key, from the records and from what is read back."""
 
 from __future__ import annotations
 
@@ -20,21 +20,28 @@ from ._public_key import normalise_fingerprint, public_key_of
 from ._rate_limit import RateLimiter
 from ._read_back import ReadBack, make_read_back
 from ._record import InvalidRecord, Record, RecordFile, record_files
+from ._retry import longest
+from ._steps import Steps
 from ._threads import for_each_in_threads
 
-# The last one by what is read back alone.
+# The last one only from what is read back.
 STATES = ("confirmed", "unconfirmed", "unreadable", "absent", "drifted")
 
 
 def read_registrations(params: t.Mapping[str, t.Any], *, check_mode: bool) -> dict[str, t.Any]:
-    """Read the records, and return the task's result. Nothing is written, and nothing sent but the GET requests of ``read_back``.
+    """Read the records, and return the task's result. Nothing is written, and only the GET requests of ``read_back`` are sent.
 
-    :param params: the module's options, None for what was not given
+    :param params: the module's options, None for those that are not set
     :raises SomeFailed: with ``read_back_required``, the key of a number could not be read
     :raises KaleyraError: an option cannot be used, or the folder cannot be read
     """
-    rate_limiter = RateLimiter(params["max_requests_per_second"])
-    source = _read_back(params, rate_limiter)
+    if params["pod"] and params["api_url"]:
+        raise InvalidInput("Set at most one of pod and api_url.")
+    # The defaults are those of kaleyra_flows_encryption.
+    timeout = 30 if params["timeout"] is None else params["timeout"]
+    retries = 3 if params["retries"] is None else params["retries"]
+    rate_limiter = RateLimiter(params["max_requests_per_second"], longest_pause=timeout, patience=longest(timeout, retries))
+    source = _read_back({**params, "timeout": timeout, "retries": retries}, rate_limiter)
     wanted = {normalise_phone_number(number) for number in params["phone_numbers"] or () if number}
     filters = {"api": _api(params["pod"], params["api_url"]), "sid": params["sid"]}
     filters = {name: value for name, value in filters.items() if value}
@@ -66,41 +73,35 @@ def read_registrations(params: t.Mapping[str, t.Any], *, check_mode: bool) -> di
     if unknown and params["read_back_required"]:
         number, cause = next(iter(unknown.items()))
         raise SomeFailed(
-            f"The key of {len(unknown)} of {len(held)} numbers could not be read (read_back_required). {number}: {cause} "
-            "Each number's cause is in numbers.",
+            f"The key of {len(unknown)} of {len(held)} numbers could not be read, but read_back_required is set. {number}: {cause} "
+            "See 'numbers' in the result for each cause.",
             **result,
         )
     return {**result, "warnings": [*missing_plus_warnings(params["phone_numbers"] or ()), *_warnings(unknown)]}
 
 
 def _read_back(params: t.Mapping[str, t.Any], rate_limiter: RateLimiter) -> ReadBack | None:
-    """Return the source of the options, those of kaleyra_flows_encryption filled in."""
-    given = {
-        **params,
-        "timeout": 30 if params["timeout"] is None else params["timeout"],
-        "retries": 3 if params["retries"] is None else params["retries"],
-        "validate_certs": params["validate_certs"] is not False,
-    }
-    require_range("timeout", given["timeout"], 1, MAX_TIMEOUT)
-    require_range("retries", given["retries"], 0, 1000)
-    require_range("concurrency", given["concurrency"], 1, MAX_CALLS)
+    """Return the source that the options choose."""
+    require_range("timeout", params["timeout"], 1, MAX_TIMEOUT)
+    require_range("retries", params["retries"], 0, 1000)
+    require_range("concurrency", params["concurrency"], 1, MAX_CALLS)
     account = None
     if params["read_back"] == "kaleyra":
         api_key = params["api_key"] or os.environ.get("KALEYRA_API_KEY")
         if not (params["pod"] or params["api_url"]) or not params["sid"] or not api_key:
             raise InvalidInput("read_back=kaleyra needs the account. Set pod or api_url, sid, and api_key or KALEYRA_API_KEY.")
         account = make_account(params["pod"], params["api_url"], params["sid"], api_key)
-    return make_read_back(given, account, rate_limiter)
+    return make_read_back({**params, "validate_certs": params["validate_certs"] is not False}, account, rate_limiter)
 
 
 def _read_held(source: ReadBack, phone_numbers: t.Iterable[str], concurrency: int, rate_limiter: RateLimiter) -> dict[str, HeldKey]:
-    """Return what each number carries. Of one that the source does not know, it cannot be told."""
+    """Return what each number carries. For a number that the source does not know, that is unknown."""
     held: dict[str, HeldKey] = {}
     numbers = list(dict.fromkeys(phone_numbers))
 
-    def read(number: str) -> None:
+    def read(number: str) -> Steps[None]:
         try:
-            held[number] = source.read(number)[0]
+            held[number] = (yield from source.read(number))[0]
         except InvalidInput as exc:
             held[number] = HeldKey(unknown=str(exc))
 
@@ -111,7 +112,7 @@ def _read_held(source: ReadBack, phone_numbers: t.Iterable[str], concurrency: in
 
 
 def _held_facts(number: t.Mapping[str, t.Any], record: Record | None, held: HeldKey) -> dict[str, t.Any]:
-    """What reading back adds to the facts of a number, or makes of them."""
+    """Return the fields of a number that change or are added by reading back."""
     drifted = has_drifted(record, held)
     possible = number["possible_fingerprints"]
     if held.fingerprint and possible is not None and held.fingerprint not in possible:
@@ -127,7 +128,7 @@ def _held_facts(number: t.Mapping[str, t.Any], record: Record | None, held: Held
 
 
 def has_drifted(record: Record | None, held: HeldKey) -> bool | None:
-    """Whether the number is seen not to carry what is on record, or not to carry it well; None where it cannot be told."""
+    """Whether the number does not carry the key on record, or carries it with a mismatch; None if the key could not be read."""
     if held.unknown:
         return None
     if held.status == "mismatch":
@@ -138,7 +139,7 @@ def has_drifted(record: Record | None, held: HeldKey) -> bool | None:
 
 
 def _is_as_expected(number: t.Mapping[str, t.Any], expected: str | None, held: HeldKey | None) -> bool | None:
-    """Whether the number surely carries the expected key: what is read back counts, else the record."""
+    """Whether the number certainly carries the expected key, according to what was read back, or else to the record."""
     if expected is None:
         return None
     if held and not held.unknown:
@@ -147,22 +148,22 @@ def _is_as_expected(number: t.Mapping[str, t.Any], expected: str | None, held: H
 
 
 def _warnings(unknown: t.Mapping[str, str | None]) -> list[str]:
-    """One warning for all numbers that share a cause."""
+    """Return one warning for all numbers that share a cause."""
     by_cause: dict[str, list[str]] = {}
     for number, cause in unknown.items():
         by_cause.setdefault((cause or "").replace(number, "the number"), []).append(number)
     return [
-        f"{numbers[0]}{f' and {len(numbers) - 1} more' if len(numbers) > 1 else ''}: the record counts, as the key could not be read: {cause}"
+        f"{numbers[0]}{f' and {len(numbers) - 1} more' if len(numbers) > 1 else ''}: the record is used, because the key could not be read: {cause}"
         for cause, numbers in by_cause.items()
     ]
 
 
 def _read(file: RecordFile, now: datetime.datetime) -> tuple[Record | None, dict[str, t.Any]] | None:
-    """Return a record, None if it is unreadable, and its facts; or None if it has gone meanwhile."""
+    """Return a record (None if it is invalid) and its fields; or None if it no longer exists."""
     try:
         record = file.read()
     except InvalidRecord as exc:
-        return None, _facts("unreadable", msg=f"The record {file.path} (cache_path) is ignored: {exc}.")
+        return None, _facts("unreadable", msg=f"Ignoring the invalid record {file.path} in cache_path: {exc}.")
     if record is None:
         return None
     since = record.since or now
@@ -181,7 +182,7 @@ def _facts(state: str, **known: t.Any) -> dict[str, t.Any]:
 
 def _summary(numbers: list[dict[str, t.Any]], expected: str | None) -> dict[str, t.Any]:
     by_state = collections.Counter(each["state"] for each in numbers)
-    # What an unconfirmed record names, the number may or may not carry.
+    # The number may or may not carry the key of an unconfirmed record.
     by_fingerprint = collections.Counter(each["fingerprint"] for each in numbers if each["state"] == "confirmed")
     # The same number can have records of several accounts.
     different = dict.fromkeys(each["phone_number"] for each in numbers if each["as_expected"] is False)
@@ -194,7 +195,7 @@ def _summary(numbers: list[dict[str, t.Any]], expected: str | None) -> dict[str,
 
 
 def _api(pod: str | None, api_url: str | None) -> str | None:
-    """API host as it stands in records, None for any."""
+    """Return the API host as it is in records, None for any."""
     url = PODS[pod] if pod else api_url
     return normalise_api_url(url).partition("://")[2] if url else None
 
@@ -210,6 +211,6 @@ def _expected_fingerprint(params: t.Mapping[str, t.Any]) -> str | None:
 def _in_utc(since: datetime.datetime) -> str:
     try:
         since = since.astimezone(datetime.timezone.utc)
-    except OverflowError:  # within a day of the first or last year there is: as it was written
+    except OverflowError:  # within a day of the first or last possible year: as it was written
         pass
     return since.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""When a key pair is rotated, and what keeps its next key from being promoted or its previous key from being removed.
+"""Decides when a key pair is rotated, and finds obstacles to promoting its next key or removing its previous key.
 
 Pure functions: files, records, options and the clock are arguments.
 """
@@ -27,8 +27,8 @@ _SHOWN = 10
 class Keys:
     """Fingerprints of the private keys of a pair; None for a file that does not exist.
 
-    :param current_since: when the current key was made or promoted, in seconds since 1970 (UTC)
-    :param previous_since: when the previous key was replaced, likewise
+    :param current_since: when the current key was created or promoted, in seconds since 1970 (UTC)
+    :param previous_since: when the previous key was replaced, in seconds since 1970 (UTC)
     """
 
     current: str
@@ -39,18 +39,18 @@ class Keys:
 
     @property
     def staged(self) -> str | None:
-        """The next key; None where it is missing, or has been promoted and only has its old name still."""
+        """The next key; None if it is missing, or if it has been promoted and still has its old name."""
         return self.next if self.next != self.current else None
 
     @property
     def kept(self) -> str | None:
-        """The previous key; None where it is missing, or is the current key under its future name."""
+        """The previous key; None if it is missing, or if it is the current key under its future name."""
         return self.previous if self.previous != self.current else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """The options that decide when something is done; durations in seconds."""
+    """The options that decide when a step is due; durations in seconds."""
 
     rotate_after: int
     keep_previous: int
@@ -63,12 +63,12 @@ class Plan:
 
     :param action: ``begin`` a rotation, ``resume`` one that has a next key, ``complete`` one whose next key is promoted, ``keep`` (or
         remove) the previous key, or ``nothing``
-    :param current: fingerprint of the current key that the plan was made from; ``next`` and ``previous`` likewise
-    :param target: the key that the numbers get; None while it is still to be made
+    :param current: fingerprint of the current key when the plan was made; the same for ``next`` and ``previous``
+    :param target: the key that the numbers get; None if it does not exist yet
     :param other: the key that some numbers may still carry
     :param retires: whether ``other`` is removed in this run, once no number may carry it
     :param now: when the plan was made, in seconds since 1970 (UTC)
-    :param run: identity of who registers ``target`` by this plan
+    :param run: identity of the run that registers ``target`` with this plan
     """
 
     action: str
@@ -83,7 +83,7 @@ class Plan:
 
     @property
     def stages(self) -> bool:
-        """Whether there is a next key to promote, or one to be made."""
+        """Whether there is a next key to promote or to create."""
         return self.action in (BEGIN, RESUME)
 
     def as_result(self) -> dict[str, t.Any]:
@@ -93,12 +93,12 @@ class Plan:
     def from_result(cls, fields: t.Mapping[str, t.Any]) -> Plan:
         """Read what :meth:`as_result` returned.
 
-        :raises InvalidInput: it is something else
+        :raises InvalidInput: it is not a plan
         """
         names = [field.name for field in dataclasses.fields(cls)]
         if set(fields) != set(names):
             raise InvalidInput(f"plan must be the plan that the step plan returned, with {', '.join(names)}.")
-        # Templates of older ansible-core make text of numbers and booleans.
+        # Templates of older ansible-core turn numbers and booleans into text.
         return cls(
             action=fields["action"],
             current=fields["current"],
@@ -128,8 +128,8 @@ def make_plan(keys: Keys, policy: Policy, now: float, run: str, earlier: Plan | 
 
     :param now: seconds since 1970 (UTC)
     :param run: an identity that no other plan has
-    :param earlier: the plan that the same run made for the same key pair before: in another batch, play or loop item. Its time counts, and
-        a run begins at most one rotation.
+    :param earlier: the plan that the same run has already made for the same key pair, in another batch, play or loop item. Its time is used,
+        and a run begins at most one rotation.
     :raises InvalidInput: there is a third key, which no rotation leaves behind
     """
     now = earlier.now if earlier else now
@@ -159,20 +159,20 @@ def _begins(keys: Keys, policy: Policy, now: float, earlier: Plan | None) -> boo
 
 
 def describe_plan(plan: Plan, keys: Keys, policy: Policy) -> str:
-    """Say in a few sentences what the run does."""
+    """Describe in a sentence or two what the run does."""
     if plan.action == BEGIN:
         return (
-            "A rotation begins: a next key is made, the endpoint is given both keys and verified under both, every number gets the next "
-            "key, and then the next key takes the current key's place."
+            "A rotation begins: the next key is created, both keys are deployed to the endpoint and verified there, the next key is registered for "
+            "every number, and then it replaces the current key."
         )
     if plan.action == RESUME:
-        return "The rotation under way goes on with the next key that is there."
+        return "The rotation continues with the existing next key."
     if plan.action == COMPLETE:
-        return "The next key has been promoted already; the rest of the rotation is done now."
+        return "The next key has already been promoted. This run completes the rotation."
     if plan.action == KEEP:
         if plan.retires:
-            return "The previous key is no longer needed: it is removed once no number may carry it."
-        return f"The last rotation is over. The previous key is still kept, until {in_utc(keys.previous_since + policy.keep_previous)}."
+            return "The previous key is no longer needed. It is removed once no number may carry it."
+        return f"The last rotation is complete. The previous key is kept until {in_utc(keys.previous_since + policy.keep_previous)}."
     if policy.retire_previous:
         return "There is no previous key to remove."
     return f"No rotation begins: the current key is due to be rotated at {in_utc(keys.current_since + policy.rotate_after)}."
@@ -192,7 +192,7 @@ class KnownNumber:
 
     :param host: inventory host that it belongs to
     :param registered: fingerprint that this run has registered successfully, or found to be registered; None otherwise
-    :param uses_this_pair: whether the number uses the key pair; None where that cannot be told, as its host has not come to that yet
+    :param uses_this_pair: whether the number uses the key pair; None if that is not known yet
     """
 
     host: str
@@ -218,11 +218,11 @@ class KnownRecord:
 def find_obstacles(
     numbers: t.Iterable[KnownNumber], records: t.Iterable[KnownRecord], *, target: str, other: str, limited: bool
 ) -> list[str]:
-    """Say what keeps ``other`` from being replaced or removed: a list of reasons, empty when every known number surely carries ``target``.
+    """Return the obstacles to replacing or removing ``other``: an empty list if every known number certainly carries ``target``.
 
-    Numbers that use another key pair are judged by their records alone.
+    For numbers that use another key pair, only their records count.
 
-    :param limited: the run does not see every host (``--limit``)
+    :param limited: whether the run does not cover every host (``--limit``)
     """
     by_number: dict[str, list[KnownRecord]] = {}
     for record in records:
@@ -239,14 +239,15 @@ def find_obstacles(
     doubtful = [name for name, recorded in by_number.items() if any(record.may_carry(other) for record in recorded)]
     obstacles = []
     if limited:
-        obstacles.append("this run is limited (--limit), so it does not see every number")
+        obstacles.append("this run is limited (--limit), so it does not cover every number")
     if missing:
-        obstacles.append(f"without the key in this run: {_list(missing)}")
+        obstacles.append(f"numbers without the key in this run: {_list(missing)}")
     if unknown:
-        obstacles.append(f"not reached by this run yet, and without a record: {_list(unknown)}")
+        obstacles.append(f"numbers that this run has not reached, without a record: {_list(unknown)}")
     if doubtful:
         obstacles.append(
-            "by the records, these may still carry the other key (register them, or remove the records of numbers that are gone): "
+            "numbers that may still carry the other key according to their records (register them, or remove the records of those that no longer "
+            "exist): "
             + _list(doubtful)
         )
     return obstacles
@@ -267,12 +268,12 @@ def known_numbers(
 ) -> list[KnownNumber]:
     """Return the numbers of all hosts of a play, and what this run has registered for them.
 
-    A host that the plan does not name takes no part in the rotation.
+    A host that is not in the plan takes no part in the rotation.
 
-    :param plan: of the role: for each host its ``pair`` (None where that cannot be told) and ``numbers``
-    :param registrations: result of the registration of each host that has come through it in this run
-    :param pair: id of the key pair
-    :param normalise: brings a number into E.164
+    :param plan: of the role: for each host its ``pair`` (None if that is not known) and ``numbers``
+    :param registrations: result of the registration of each host that has finished it in this run
+    :param pair: ID of the key pair
+    :param normalise: converts a number to E.164
     """
     places = {each["id"]: (each["key_host"], each["private_key_path"]) for each in plan["pairs"]}
     found = []
@@ -302,10 +303,10 @@ def known_numbers(
 def pair_leader(plan: t.Mapping[str, t.Any], hosts: t.Iterable[str], host: str) -> str:
     """Return the first host, in the plan's order, that shares a host's key pair.
 
-    Where each host plans by itself, that is the host; it is empty for a host that cannot go on.
+    If each host plans for itself, that is the host. It is empty for a host that cannot continue.
 
     :param plan: of the role
-    :param hosts: that are still at work
+    :param hosts: that have not failed
     """
     own = plan["hosts"].get(host)
     if not own or own["stop"]:
@@ -321,7 +322,7 @@ def pair_leader(plan: t.Mapping[str, t.Any], hosts: t.Iterable[str], host: str) 
 
 
 def endpoint_stops(pings: t.Mapping[str, t.Any]) -> dict[str, str]:
-    """Return why hosts cannot go on, by the id of the endpoint that was not verified under one of the keys.
+    """Return why hosts cannot continue, by ID of the endpoint whose verification failed with one of the keys.
 
     :param pings: result of a loop over endpoints and keys
     """
@@ -337,7 +338,7 @@ def known_records(infos: t.Mapping[str, t.Any], held: t.Mapping[str, t.Any]) -> 
     """Return the number and the possible keys of each record, and of each number that was read back.
 
     :param infos: result of a loop over the folders of records
-    :param held: result of reading back, or that of a task which was skipped
+    :param held: result of reading back, even if the task was skipped
     """
     return [
         {"phone_number": record["phone_number"], "possible": record["possible_fingerprints"]}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One step of a rotation as a task's result."""
+"""Applies one step of a rotation and returns the task's result."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROTATE_AFTER, KEEP_PREVIOUS = "1d", "7d"
 
 
 def run_step(params: t.Mapping[str, t.Any], *, check_mode: bool) -> dict[str, t.Any]:
-    """Do the step that the options name, and return the task's result. In check mode nothing is written.
+    """Apply the step that the options choose, and return the task's result. In check mode, nothing is written.
 
     :param params: the module's options
     :raises KaleyraError: an option cannot be used, or a key file is not what it should be; no key file was changed
@@ -61,25 +61,25 @@ class _Step:
     def stage(self) -> dict[str, t.Any]:
         before = self._given_plan()
         if self._check_mode:
-            return self._result(before, before.action == BEGIN, "The next key would be made and staged." if before.action == BEGIN else "")
+            return self._result(before, before.action == BEGIN, "The next key would be created and staged." if before.action == BEGIN else "")
         staged = self._files.stage(before)
-        message = f"The next key is staged in {self._files.next.private}." if staged.stages else "The key files are as planned."
+        message = f"The next key is staged as {self._files.next.private}." if staged.stages else "The key files are as planned."
         return self._result(staged, before.action == BEGIN, message)
 
     def promote(self) -> dict[str, t.Any]:
         plan = self._given_plan()
         if self._check_mode:
             obstacles = self._expected_obstacles(plan)
-            message = "Once every number carries the next key, it would take the current key's place." if plan.stages else ""
+            message = "Once every number carries the next key, it would replace the current key." if plan.stages else ""
             return self._result(plan, plan.stages and not obstacles, message, obstacles=obstacles, retires=False)
         changed, obstacles = self._files.promote(plan, self._obstacles)
         if obstacles:
             message = (
-                f"The next key is not promoted yet, and the endpoint must go on holding both: {'; '.join(obstacles)}. "
-                "Put that right and run it again."
+                f"The next key is not promoted yet, and the endpoint still needs both keys: {'; '.join(obstacles)}. "
+                "Correct this and run it again."
             )
         elif plan.stages:
-            message = f"The next key is promoted: it is in {self._files.current.private} now."
+            message = f"The next key is promoted: it is now {self._files.current.private}."
         else:
             message = "Every number of this run carries the current key."
         keys = self._files.read()
@@ -108,14 +108,14 @@ class _Step:
             message = f"The previous key is not removed yet: {'; '.join(obstacles)}."
         elif keys.kept:
             until = in_utc(keys.previous_since + self._policy.keep_previous)
-            message = f"The previous key is kept in {self._files.previous.private} until {until}; run it again then, and it is removed."
+            message = f"The previous key is kept as {self._files.previous.private} until {until}. Run it again then to remove it."
         else:
             message = ""
         return self._result(plan, changed, message, obstacles=obstacles)
 
     def _given_plan(self) -> Plan:
         if not self._params["plan"]:
-            raise InvalidInput(f"plan is missing: the step {self._params['step']} needs the plan that the step before it returned.")
+            raise InvalidInput(f"plan is missing: the step {self._params['step']} needs the plan that the previous step returned.")
         return Plan.from_result(self._params["plan"])
 
     def _obstacles(self, target: str, other: str) -> list[str]:
@@ -123,7 +123,7 @@ class _Step:
         return find_obstacles(self._numbers, self._records, target=target, other=other, limited=limited)
 
     def _expected_obstacles(self, plan: Plan) -> list[str]:
-        """What check mode can foresee: the numbers of this run would carry the target, and their records say so."""
+        """Return what check mode can predict: the numbers of this run would carry the target, and their records would confirm it."""
         if plan.target is None:
             return self._obstacles_of_limit()
         registered = {number.phone_number for number in self._numbers if number.registered == plan.target}

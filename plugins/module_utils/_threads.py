@@ -7,54 +7,41 @@
 from __future__ import annotations
 
 import collections
+import heapq
+import itertools
 import queue
 import threading
+import time
 import typing as t
 
-from ._rate_limit import Cancelled, RateLimiter
+from ._rate_limit import LONGEST_SLEEP, Cancelled, RateLimiter
+from ._steps import Steps
 
 T = t.TypeVar("T")
 R = t.TypeVar("R")
 
 
 def for_each_in_threads(
-    items: t.Iterable[T], work: t.Callable[[T], None], *, threads: int, rate_limiter: RateLimiter, on_progress: t.Callable[[T | None], None]
+    items: t.Iterable[T], work: t.Callable[[T], Steps[None]], *, threads: int, rate_limiter: RateLimiter, on_progress: t.Callable[[T | None], None]
 ) -> None:
     """Do the work for each item, in so many threads at most; return when all is done.
 
-    All else is done in the thread that calls: it alone gets signals, as that of Ansible's time limit for a task, and whatever ends it
-    lets no further item start.
+    An item that pauses holds no thread. All else is done in the thread that calls: it alone gets signals, as that of Ansible's time limit
+    for a task, and whatever ends it lets no further step start.
 
-    :param rate_limiter: says when the next item may start
+    :param rate_limiter: says when an item may begin, and a step that sends
     :param on_progress: called for each item that is done, and with None each second or so
     :raises BaseException: what the work for an item raised
     """
-    todo = collections.deque(items)
-    left = len(todo)
-    ended: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            while todo:
-                rate_limiter.wait()
-                try:
-                    item = todo.popleft()
-                except IndexError:  # another thread was sooner
-                    return
-                work(item)
-                ended.put((item, None))
-        except Cancelled:
-            pass
-        except BaseException as exc:
-            ended.put((None, exc))
-
+    pool = _Pool(items, work, rate_limiter)
+    left = pool.left
     try:
         for dummy in range(min(threads, left)):
             # Daemons: a process that is to end does not wait for them, whatever they wait for.
-            threading.Thread(target=run, daemon=True).start()
+            threading.Thread(target=pool.run, daemon=True).start()
         while left:
             try:
-                item, error = ended.get(timeout=1)
+                item, error = pool.ended.get(timeout=1)
             except queue.Empty:
                 if rate_limiter.parent and rate_limiter.parent.has_ended():
                     raise Cancelled from None
@@ -65,8 +52,109 @@ def for_each_in_threads(
             left -= 1
             on_progress(item)
     finally:
-        todo.clear()
-        rate_limiter.stop()
+        pool.stop()
+
+
+class _Begun(t.NamedTuple):
+    """An item whose work pauses, ordered by when it goes on."""
+
+    until: float
+    order: int
+    sends: bool
+    item: t.Any
+    steps: Steps[None]
+
+
+class _Pool(t.Generic[T]):
+    """Items, and threads that do a step of one after the other.
+
+    :ivar left: items that are not done
+    :ivar ended: each that is, or what its work raised
+    """
+
+    def __init__(self, items: t.Iterable[T], work: t.Callable[[T], Steps[None]], rate_limiter: RateLimiter) -> None:
+        self._todo = collections.deque(items)
+        self._work = work
+        self._rate_limiter = rate_limiter
+        self.left = len(self._todo)
+        self.ended: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+        self._paused: list[_Begun] = []
+        self._order = itertools.count()
+        self._stopped = False
+        # One thread at a time waits for what goes on next, so that not all are woken for it.
+        self._picking = threading.Lock()
+        self._changed = threading.Condition()
+
+    def run(self) -> None:
+        """Do steps until all items are done."""
+        try:
+            while True:
+                with self._picking:
+                    picked = self._pick()
+                if picked is None:
+                    return
+                self._do_step(*picked)
+        except Cancelled:
+            pass
+        except BaseException as exc:
+            self.ended.put((None, exc))
+
+    def stop(self) -> None:
+        """Let no further step start."""
+        self._rate_limiter.stop()
+        with self._changed:
+            self._stopped = True
+            self._todo.clear()
+            paused, self._paused = self._paused, []
+            self._changed.notify()
+        for begun in paused:
+            begun.steps.close()
+
+    def _pick(self) -> tuple[T, Steps[None]] | None:
+        """Wait for the next step that may start; None when all is done."""
+        with self._changed:
+            while self.left:
+                self._rate_limiter.require_running()
+                picked = self._next()
+                if not isinstance(picked, float):
+                    return picked
+                self._changed.wait(min(picked, LONGEST_SLEEP))
+            return None
+
+    def _next(self) -> tuple[T, Steps[None]] | float:
+        """Return what may go on now, what has begun before what has not, or the seconds until something may."""
+        now = time.monotonic()
+        if self._paused and self._paused[0].until <= now:
+            left = self._rate_limiter.take_turn() if self._paused[0].sends else 0.0
+            if left > 0:
+                return left
+            begun = heapq.heappop(self._paused)
+            return begun.item, begun.steps
+        if self._todo:
+            left = self._rate_limiter.take_turn()
+            if left <= 0:
+                item = self._todo.popleft()
+                return item, self._work(item)
+        else:
+            left = LONGEST_SLEEP
+        return min(left, self._paused[0].until - now) if self._paused else left
+
+    def _do_step(self, item: T, steps: Steps[None]) -> None:
+        try:
+            pause = next(steps)
+        except StopIteration:
+            with self._changed:
+                self.left -= 1
+                if not self.left:
+                    self._changed.notify()
+            self.ended.put((item, None))
+            return
+        with self._changed:
+            if not self._stopped:
+                heapq.heappush(self._paused, _Begun(time.monotonic() + pause.seconds, next(self._order), pause.sends, item, steps))
+                self._changed.notify()
+                return
+        steps.close()
 
 
 def run_with_deadline(work: t.Callable[[], R], seconds: float) -> R:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Numbers of WhatsApp Business Accounts as an inventory's hosts."""
+"""Turns the numbers of WhatsApp Business Accounts into hosts of an inventory."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _ALWAYS = ("id", "display_phone_number")
 
 
 def hosts_of(api: GraphApi, waba_ids: t.Sequence[str], fields: t.Sequence[str], warn: t.Callable[[str], object]) -> dict[str, dict[str, t.Any]]:
-    """Return number in E.164 -> variables, each with the prefix ``waba_``.
+    """Return a dictionary of number in E.164 -> variables, each with the prefix ``waba_``.
 
-    :param fields: of a phone number, to be read as well
-    :param warn: called for each that is listed without a number or an ID
+    :param fields: further fields of a phone number to read
+    :param warn: called for each entry without a number or an ID
     :raises GraphApiError: an account could not be read
     :raises InvalidInput: a number is listed twice
     """
@@ -29,12 +29,12 @@ def hosts_of(api: GraphApi, waba_ids: t.Sequence[str], fields: t.Sequence[str], 
         for listed in api.phone_numbers(waba_id, list(dict.fromkeys([*_ALWAYS, *fields])))[0]:
             number, phone_number_id = number_with_id(listed) or (None, None)
             if number is None:
-                warn(f"The WhatsApp Business Account {waba_id} lists a phone number without a number in E.164 and an ID, which is left out.")
+                warn(f"The WhatsApp Business Account {waba_id} has an entry without a number in E.164 or without an ID, which is ignored.")
                 continue
             if number in hosts:
                 raise InvalidInput(
                     f"{number} is listed twice: as phone number ID {hosts[number]['waba_phone_number_id']} by the WhatsApp Business Account "
-                    f"{hosts[number]['waba_id']}, and as {phone_number_id} by {waba_id}. Leave out the account that the number has left."
+                    f"{hosts[number]['waba_id']}, and as {phone_number_id} by {waba_id}. Remove the account that the number has left."
                 )
             further = {f"waba_{name}": value for name, value in listed.items() if name != "id"}
             hosts[number] = {**further, "waba_phone_number_id": phone_number_id, "waba_id": waba_id}
@@ -42,6 +42,6 @@ def hosts_of(api: GraphApi, waba_ids: t.Sequence[str], fields: t.Sequence[str], 
 
 
 def could_be_template(value: t.Any) -> bool:
-    """Whether a value that comes from outside must be marked, as Ansible before 2.19 would evaluate it. Not all are, as marks show in AWX."""
+    """Whether an untrusted value must be marked, because Ansible before 2.19 would evaluate it. Others are not, because marks are visible in AWX."""
     text = json.dumps(value)
     return any(start in text for start in ("{{", "{%", "{#"))

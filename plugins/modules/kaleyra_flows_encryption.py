@@ -365,11 +365,9 @@ numbers:
       type: str
 """
 
-import typing as t
-
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import PODS
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._batch import register_batch
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._batch import register
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._module import (
     PUBLIC_KEY_OPTIONS,
     PUBLIC_KEY_RULES,
@@ -378,18 +376,9 @@ from ansible_collections.kaleyra.whatsapp.plugins.module_utils._module import (
     ModuleSpec,
     from_environment,
 )
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._parent import Parent
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registration import register
-
-
-def register_one_or_all(params: t.Mapping[str, t.Any], *, check_mode: bool, progress: t.Callable[[str], None], parent: Parent) -> dict[str, t.Any]:
-    if params["phone_numbers"] is None:
-        return register(params, check_mode=check_mode, parent=parent)
-    return register_batch(params, check_mode=check_mode, progress=progress, parent=parent)
-
 
 SPEC = ModuleSpec(
-    register_one_or_all,
+    register,
     argument_spec={
         "pod": {"type": "str", "choices": list(PODS)},
         "api_url": {"type": "str"},

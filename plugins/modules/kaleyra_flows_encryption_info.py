@@ -42,7 +42,7 @@ options:
     choices: [in, sg, eu, na]
   api_url:
     description:
-      - Return only numbers of the API with this base URL, instead of O(pod).
+      - Return only numbers of the API with this base URL. Set at most one of O(pod) and O(api_url).
     type: str
   sid:
     description:
@@ -285,7 +285,7 @@ SPEC = ModuleSpec(
         "validate_certs": {"type": "bool"},
         "ca_path": {"type": "path"},
     },
-    rules={"mutually_exclusive": [("pod", "api_url"), ("fingerprint", *PUBLIC_KEY_OPTIONS)]},
+    rules={"mutually_exclusive": [("fingerprint", *PUBLIC_KEY_OPTIONS)]},
 )
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Action plugins that do a module's work without a process of its own."""
+"""Base class of action plugins that run a module's work in Ansible's worker."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ os.register_at_fork(before=load_if_needed)
 
 
 class ModuleAction(ActionBase):
-    """Does the module's work in Ansible's own worker where it can, and ships the module where it cannot."""
+    """Runs the module's work in Ansible's own worker if possible, and otherwise runs the module on the host."""
 
     spec: ModuleSpec  # of the module of the same name
 
-    _supports_async = True  # by shipping the module
+    _supports_async = True  # by running the module on the host
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         result = super().run(tmp, task_vars)
@@ -43,14 +43,14 @@ class ModuleAction(ActionBase):
         done = self.spec.run(self._validated(arguments), check_mode=self._task.check_mode, diff_mode=self._task.diff, progress=self._show_progress)
         return {**result, **done}
 
-    def _show_progress(self, words: str) -> None:
-        # Not among what callbacks write to the standard output, which programs may read.
-        self._display.display(f"{self._task.action.rpartition('.')[2]}: {words}", stderr=True)
+    def _show_progress(self, message: str) -> None:
+        # Not on the standard output, where callbacks write and which programs may read.
+        self._display.display(f"{self._task.action.rpartition('.')[2]}: {message}", stderr=True)
 
     def _with_absolute_paths(self, arguments: dict[str, t.Any]) -> dict[str, t.Any]:
-        """Let relative paths start at the working directory of Ansible: a module's own would be the folder of the playbook.
+        """Make relative paths absolute, from Ansible's working directory: a module would take them from the folder of the playbook.
 
-        Those that begin with ``~`` or a variable are left for the module to expand.
+        Paths that begin with ``~`` or a variable are expanded by the module.
         """
         paths = {
             name: os.path.abspath(value)
@@ -60,7 +60,7 @@ class ModuleAction(ActionBase):
         return {**arguments, **paths}
 
     def _can_work_here(self) -> bool:
-        """On a local connection, when nothing about the task asks for a process of its own."""
+        """Whether the connection is local, and nothing about the task needs a separate process."""
         return (
             _LIBRARIES_ARE_HERE
             and self._connection.transport == "local"
@@ -73,7 +73,7 @@ class ModuleAction(ActionBase):
         validation = ArgumentSpecValidator(self.spec.argument_spec, **self.spec.rules).validate(arguments)
         if validation.error_messages:
             message = validation.errors.msg
-            if isinstance(validation.errors[0], UnsupportedError):  # which names no more than the parameters, here as in AnsibleModule
+            if isinstance(validation.errors[0], UnsupportedError):  # contains only the parameters, as in AnsibleModule
                 message = f"Unsupported parameters for ({self._task.resolved_action}) module: {message}"
             raise AnsibleActionFail(remove_values(message, validation._no_log_values))
         validated: dict[str, t.Any] = validation.validated_parameters

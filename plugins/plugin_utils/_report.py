@@ -17,14 +17,14 @@ import re
 import typing as t
 
 COLUMNS = ("phone_number", "api", "sid", "state", "fingerprint", "since", "as_expected", "msg")
-"""Fields of a row, in the order of the CSV file. Ages are left out, so that unchanged records give unchanged files."""
+"""Fields of a row, in the order of the CSV file. There are no ages, so unchanged records give unchanged files."""
 
 READ_BACK_COLUMNS = ("held_fingerprint", "held_status", "read_back_msg")
-"""Further fields, where it was read back what the numbers carry."""
+"""Further fields, if the keys were read back."""
 
-# Of the states in which it is not known which key a number carries, the worst first.
+# The states in which it is not known which key a number carries, the worst first.
 _UNSURE = {
-    "drifted": "Drifted: the number does not carry what is on record",
+    "drifted": "Drifted: the number does not carry the key on record",
     "unreadable": "Unreadable: the record is damaged",
     "unconfirmed": "Unconfirmed: a registration did not complete",
     "absent": "Absent: there is no record",
@@ -41,13 +41,12 @@ Row = dict[str, t.Any]
 
 
 def describe_play(hosts: t.Iterable[t.Mapping[str, t.Any]], own: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Return what the hosts of a play say that matters to the report.
+    """Return what the report needs from the hosts of a play.
 
     :param hosts: their variables
-    :param own: the same variables as the host sees them for which the report is written, play and role variables included
-    :return: ``phone_numbers``; ``phone_number_ids`` as Meta knows them, where the inventory does;
-        ``key``, where the public key is that all hosts share: its ``host`` and ``path`` or its ``text``, empty where
-        they share none; ``endpoints``, each verification once
+    :param own: the same variables as the host that writes the report sees them, including those of the play and the role
+    :return: ``phone_numbers``; ``phone_number_ids``, Meta's IDs if the inventory has them; ``key``, the public key that all hosts share,
+        as ``host`` and ``path`` or ``text``, empty if they do not share one; ``endpoints``, each verification once
     """
     phone_numbers: list[str] = []
     phone_number_ids: dict[str, t.Any] = {}
@@ -56,7 +55,7 @@ def describe_play(hosts: t.Iterable[t.Mapping[str, t.Any]], own: t.Mapping[str, 
     for host in hosts:
         name = host["inventory_hostname"]
         seen = own if name == own["inventory_hostname"] else host
-        if host.get("waba_phone_number_id"):  # of the inventory plugin waba_numbers
+        if host.get("waba_phone_number_id"):  # from the inventory plugin waba_numbers
             phone_number_ids[name] = host["waba_phone_number_id"]
         phone_numbers += _phone_numbers(name, seen.get("flows_encryption_phone_numbers"))
         pairs.append(tuple(str(host.get(f"flows_encryption_{part}") or "") for part in _PAIR))
@@ -89,7 +88,7 @@ def _key(own: t.Mapping[str, t.Any]) -> dict[str, str]:
 
 
 def _endpoint(verification: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    # A user, a password or a query in the URL may be secret.
+    # The user, the password and the query of the URL may be secret.
     url = re.sub(r"\A([a-z]+://)[^/?#]*@", r"\1", str(verification.get("url") or ""))
     return {
         "url": re.sub(r"[?#].*\Z", "", url, flags=re.DOTALL),
@@ -136,7 +135,7 @@ def _cell(value: t.Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     text = str(value)
-    # A spreadsheet takes such a cell for a formula. Nothing is computed in a number, which programs want as it is.
+    # A spreadsheet takes such a cell for a formula. A number in E.164 is harmless, and programs need it unchanged.
     return f"'{text}" if _FORMULA.match(text) and not _E164.fullmatch(text) else text
 
 
@@ -158,7 +157,7 @@ def as_json(info: t.Mapping[str, t.Any], title: str, endpoints: list[dict[str, t
 
 
 def _plain(value: t.Any) -> t.Any:
-    """Copy what Ansible's lazy containers hold, which json would read past their methods."""
+    """Copy Ansible's lazy containers, whose methods json would bypass."""
     if isinstance(value, t.Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list) else value
@@ -194,7 +193,7 @@ def describe_page(info: t.Mapping[str, t.Any], endpoints: list[dict[str, t.Any]]
 
 
 def _period(rows: list[Row]) -> tuple[str | None, str | None]:
-    """When the oldest and the newest confirmed key was confirmed; times in UTC sort as text."""
+    """Return the times of the oldest and the newest confirmation; times in UTC sort as text."""
     times = sorted(row["since"] for row in rows if row["since"] and row["state"] == "confirmed")
     return (times[0], times[-1]) if times else (None, None)
 
@@ -203,7 +202,7 @@ def _verdict(total: int, problems: int, is_key_expected: bool) -> dict[str, str]
     if not total:
         return {"kind": "none", "sentence": "There are no records.", "detail": "Nothing has been registered with this folder of records."}
     what = "the expected key" if is_key_expected else "a confirmed key"
-    detail = "" if is_key_expected else "No expected key was given."
+    detail = "" if is_key_expected else "No key is expected."
     if not problems:
         verb = "carry" if is_key_expected else "have"
         who = f"The one number {'carries' if is_key_expected else 'has'}" if total == 1 else f"All {_count(total)} {verb}"
@@ -230,7 +229,7 @@ def _tiles(total: int, carrying: int | None, confirmed: int, keys: int) -> list[
 
 
 def _parts(info: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
-    """The parts of the bar: the expected key, the other keys, then what is not known."""
+    """Return the parts of the bar: the expected key, the other keys, then what is not known."""
     expected, by_fingerprint = info["fingerprint"], dict(info["summary"]["by_fingerprint"])
     parts = []
     if expected:
@@ -252,14 +251,14 @@ def _parts(info: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
 
 
 def _share(count: int, total: int) -> str:
-    """Percentage, without rounding something to nothing or not quite all to all."""
+    """Return the percentage. Only none is rounded to 0, and only all to 100."""
     if not total:
         return ""
     return "<0.1" if 0 < count * 1000 < total else ">99.9" if total * 999 < count * 1000 < total * 1000 else f"{count * 100 / total:.1f}"
 
 
 def _data(rows: list[Row], expected: str | None) -> str:
-    """The table as JSON for a script element: columns, with often repeated values as places in a list. No ``<`` can end the element."""
+    """Return the table as JSON for a script element: columns, with repeated values as indexes into a list. No ``<`` can end the element."""
     values: dict[str, list[t.Any]] = {}
     places: dict[str, list[int]] = {}
     for column in ("fingerprint", "api", "sid", "state"):
@@ -278,5 +277,5 @@ def _data(rows: list[Row], expected: str | None) -> str:
 
 
 def _policy_hash(text: str) -> str:
-    """As a content security policy names an inline element that it allows."""
+    """Return the source expression with which a content security policy allows an inline element."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -58,6 +58,7 @@ class Surroundings:
     :param environment: of the controller
     :param folder: that relative paths on the controller start from
     :param is_local: whether a host is the controller itself
+    :param is_in_inventory: whether a host is in the inventory, or the implicit localhost
     :param in_awx: whether this is a job of AWX, whose container vanishes
     :param read_private_key: returns public key (PEM) and fingerprint of a private key file on the controller, given path and passphrase
     :param registers: whether numbers are registered, and endpoints verified, in this run
@@ -68,6 +69,7 @@ class Surroundings:
     environment: t.Mapping[str, str]
     folder: str
     is_local: t.Callable[[str], bool]
+    is_in_inventory: t.Callable[[str], bool]
     in_awx: bool
     read_private_key: t.Callable[[str, str], tuple[str, str]]
     check_option: t.Callable[[str, t.Any], str]
@@ -203,7 +205,7 @@ def make_plan(hosts: t.Mapping[str, Variables | Stop], around: Surroundings) -> 
 def _require_without_inventory(variables: Variables, host: str, around: Surroundings) -> None:
     """Stop where an inventory was probably meant to say what to do."""
     if around.registers and phone_numbers(variables.get("phone_numbers"), host) == [host]:
-        missing = "so there is no number to register"
+        missing = "so there is no number to register, and flows_encryption_phone_numbers is not set (in AWX: the survey was not answered)"
     elif not as_text(variables.get("private_key_path")) and not as_text(variables.get("public_key")) and not _provided_file(around):
         missing = "and flows_encryption_private_key_path is not set"
     else:
@@ -335,6 +337,7 @@ def _add_pair(
             "folder": os.path.dirname(path) or ".",
             **{name: value for name, value in attributes.items() if name != "passphrase"},
             "is_local": around.is_local(key_host),
+            "is_in_inventory": around.is_in_inventory(key_host),
             "vanishes": around.in_awx and around.is_local(key_host) and not as_bool(variables.get("key_path_is_persistent")),
             "named_by": {},
         },
@@ -440,6 +443,12 @@ def cannot_write(pair: Variables, public: Variables) -> str:
     return f"flows_encryption_public_key_path {pair['public_key_path']} on {pair['key_host']}: {_short(public.get('msg'))}"
 
 
+_NOT_IN_INVENTORY = (
+    "It is not a host of this inventory. In a sliced job, which sees only a part of the inventory, create the key pair in a job of its own "
+    "with the playbook kaleyra.whatsapp.flows_key_pair, and pass its public key on as flows_encryption_public_key."
+)
+
+
 def known_keys(plan: t.Mapping[str, t.Any], done: t.Mapping[str, t.Any]) -> dict[str, dict[str, t.Any]]:
     """Return the public key of each pair, or what stops the hosts that share the pair.
 
@@ -452,6 +461,7 @@ def known_keys(plan: t.Mapping[str, t.Any], done: t.Mapping[str, t.Any]) -> dict
         result = results.get(pair["id"], {})
         if result.get("unreachable"):
             stop = f"The key host {pair['key_host']} {'cannot run modules' if pair['is_local'] else 'cannot be reached'}: {_short(result.get('msg'))}"
+            stop += "" if pair["is_in_inventory"] else f" {_NOT_IN_INVENTORY}"
         else:
             stop = result["stop"] if "stop" in result else cannot_read(pair, result)
         keys[pair["id"]] = {

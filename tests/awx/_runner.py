@@ -2,12 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Jobs as AWX runs them: ansible-runner transmits a private data directory to a worker, of which nothing stays but the artifacts.
+"""Jobs as AWX runs them: ansible-runner transmits a private data directory to a worker, from which only the artifacts come back.
 
-What AWX puts into that directory, and hands to ansible-runner, follows ``awx/main/tasks/jobs.py`` (`BaseTask.run`, `RunJob`),
-``awx/main/models/inventory.py`` (`Inventory.get_script_data`) and ``awx_plugins/interfaces/_temporary_private_inject_api.py``
-(`inject_credential`) of AWX 24.6. The worker is a process with next to no environment, a home, temporary folder and collections of its
-own, in place of a container.
+What AWX 24.6 puts into that directory, and passes to ansible-runner, is in ``awx/main/tasks/jobs.py`` (`BaseTask.run`, `RunJob`). The worker is a
+process with next to no environment, and with a home, a temporary folder and collections of its own, in place of a container.
 """
 
 from __future__ import annotations
@@ -28,104 +26,89 @@ from types import SimpleNamespace
 from typing import Any
 
 import ansible_runner.interface
+import pytest
 import yaml
 from ansible_runner.utils import args2cmdline
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-
 PROJECT = CHECKOUT / "docs/examples/awx_project"
+
+# Playbooks of the project, and the group that they are for.
+REGISTER, ENSURE_KEY_PAIR, ROTATE = "register.yml", "ensure_key_pair.yml", "rotate.yml"
+NUMBERS = "whatsapp_numbers"
+
+# Tasks of the role.
+CREATE = "Ensure the key pairs"
+REGISTERS = "Register the public key of each number"
 
 
 class _UnsafeDumper(yaml.SafeDumper):
-    """As awx/main/utils/safe_yaml.py writes answers: text is tagged, which ansible-core 2.19 and newer resolve to other types again."""
-
     def represent_data(self, data: Any) -> Any:
         return self.represent_scalar("!unsafe", data) if isinstance(data, str) else super().represent_data(data)
 
 
 def unsafe_yaml(variables: Mapping[str, Any]) -> str:
-    """Extra variables of a job, as AWX writes them."""
+    """Return extra variables as awx/main/utils/safe_yaml.py writes them. ansible-core 2.19 and newer resolve the tagged text to other types."""
     return yaml.dump(dict(variables), Dumper=_UnsafeDumper, default_flow_style=False)
-
-
-REGISTER, ENSURE_KEY_PAIR, ROTATE = "register.yml", "ensure_key_pair.yml", "rotate.yml"
-"""Playbooks of the project."""
-NUMBERS = "whatsapp_numbers"
-"""The group that they are for."""
-MAKE, REGISTERS, SUM_UP, PUBLISH = (
-    "Ensure the key pairs",
-    "Register the public key of each number",
-    "Print the summary",
-    "Publish the outcome of each number",
-)
-"""Tasks of the role."""
 
 
 @dataclasses.dataclass
 class Inventory:
-    """An inventory of AWX: hosts and groups with variables, as the database has them."""
+    """Hosts and groups with variables, as AWX's database has them."""
 
     hosts: dict[str, dict[str, Any]]
     groups: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     variables: dict[str, Any] = dataclasses.field(default_factory=dict)
     disabled: frozenset[str] = frozenset()
 
-    def script(self, slice_number: int = 1, slice_count: int = 1) -> str:
-        """The program that the job has for an inventory: of a sliced job, it knows of no other slice's hosts."""
+    def script(self, slice_number: int, slice_count: int) -> str:
+        """Return the script that is the job's inventory: in a slice without the other slices' hosts, and without empty groups.
+
+        Source: awx/main/models/inventory.py, Inventory.get_script_data
+        """
         hosts = sorted(host for host in self.hosts if host not in self.disabled)[slice_number - 1 :: slice_count]
-        data: dict[str, Any] = {"all": {"vars": self.variables}}
-        for name, members in self.groups.items():
-            there = [host for host in members if host in hosts]
-            if there:
-                data[name] = {"hosts": there, "children": [], "vars": {}}
-        grouped = {host for members in self.groups.values() for host in members}
-        data["all"]["hosts"] = [host for host in hosts if host not in grouped]
-        added = {"remote_tower_enabled": "true", "remote_host_enabled": "true"}
-        ids = {host: number for number, host in enumerate(self.hosts, start=1)}
-        data["_meta"] = {
-            "hostvars": {host: {**self.hosts[host], **added, "remote_tower_id": ids[host], "remote_host_id": ids[host]} for host in hosts}
-        }
+        members = {name: [host for host in group if host in hosts] for name, group in self.groups.items()}
+        data: dict[str, Any] = {name: {"hosts": found, "children": [], "vars": {}} for name, found in members.items() if found}
+        grouped = set(itertools.chain(*members.values()))
+        data["all"] = {"vars": self.variables, "hosts": [host for host in hosts if host not in grouped]}
+        data["_meta"] = {"hostvars": {host: {**self.hosts[host], "remote_tower_enabled": "true"} for host in hosts}}
         return f"#! /usr/bin/env python3\n# -*- coding: utf-8 -*-\nprint({json.dumps(data)!r})\n"
 
 
 @dataclasses.dataclass
 class Credential:
-    """A credential of a custom type: the type's ``inputs`` and ``injectors``, and what the form was filled in with."""
+    """A credential of a custom type.
+
+    :param definition: the type, with ``inputs`` and ``injectors``
+    :param inputs: what its form was filled in with
+    """
 
     definition: Mapping[str, Any]
     inputs: Mapping[str, Any]
 
     def but(self, **inputs: Any) -> Credential:
-        """One that was filled in otherwise."""
+        """Return one with other inputs."""
         return dataclasses.replace(self, inputs={**self.inputs, **inputs})
 
     def inject(self, env: dict[str, str], directory: Path, container: Path) -> None:
-        """Give a job what the type's injectors say: variables of its environment, and files in its private data directory."""
-        tower = SimpleNamespace()
-        namespace: dict[str, Any] = {"tower": tower}
-        for name, value in self.inputs.items():
-            if isinstance(value, bool) or value:
-                namespace[name] = value
+        """Add the variables to the job's environment, and the files to its private data directory.
+
+        Source: awx_plugins/interfaces/_temporary_private_inject_api.py, inject_credential
+        """
+        namespace: dict[str, Any] = {name: value for name, value in self.inputs.items() if value}
         for field in self.definition["inputs"]["fields"]:
-            name = field["id"]
-            if field.get("type") == "boolean":
-                namespace.setdefault(name, False)
-            if field.get("format") == "ssh_private_key" and name in namespace and not namespace[name].endswith("\n"):
-                namespace[name] += "\n"
-        injectors = self.definition["injectors"]
+            if field.get("format") == "ssh_private_key" and namespace.get(field["id"], "\n")[-1] != "\n":
+                namespace[field["id"]] += "\n"
         sandbox = ImmutableSandboxedEnvironment()
-        for label, template in injectors.get("file", {}).items():
+        files = SimpleNamespace()
+        for label, template in self.definition["injectors"].get("file", {}).items():
             handle, name = tempfile.mkstemp(dir=directory / "env")
             with os.fdopen(handle, "w", newline="") as file:
                 file.write(sandbox.from_string(template).render(**namespace))
-            inside = str(container / "env" / Path(name).name)
-            if "." not in label:
-                tower.filename = inside
-            else:
-                tower.filename = getattr(tower, "filename", SimpleNamespace())
-                setattr(tower.filename, label.split(".")[1], inside)
-        for name, template in injectors.get("env", {}).items():
+            setattr(files, label.split(".")[1], str(container / "env" / Path(name).name))
+        namespace["tower"] = SimpleNamespace(filename=files)
+        for name, template in self.definition["injectors"].get("env", {}).items():
             env[name] = sandbox.from_string(template).render(**namespace)
 
 
@@ -137,18 +120,23 @@ class Core:
     bin: Path
 
 
+def on_cores(*versions: str) -> pytest.MarkDecorator:
+    """Mark tests to be run with these. AAP has 2.16. 2.18 is the last one that keeps a survey's answers as text, and the newest retypes them."""
+    return pytest.mark.parametrize("core", versions, indirect=True)
+
+
 @dataclasses.dataclass(frozen=True)
 class Job:
     """A job that has ended, and all that AWX gets of it.
 
     :param files: the artifacts, from the files' names to their texts
-    :param vanished: names of the files that went with the home and the temporary folder of the job
+    :param vanished: the same of the files that went with the home and the temporary folder of the job
     """
 
     status: str
     events: list[dict[str, Any]]
     files: dict[str, str]
-    vanished: set[str]
+    vanished: dict[str, str]
 
     @property
     def stdout(self) -> str:
@@ -161,54 +149,43 @@ class Job:
 
     @property
     def artifacts(self) -> dict[str, Any]:
-        """What the job has published by set_stats: AWX shows it, and hands it on to the next node of a workflow as extra variables."""
+        """What the job published by set_stats. AWX shows it, and gives it to the next node of a workflow as extra variables."""
         artifacts: dict[str, Any] = self._stats["artifact_data"]
         return artifacts
 
     @property
     def _stats(self) -> dict[str, Any]:
-        found: list[dict[str, Any]] = [event["event_data"] for event in self.events if event["event"] == "playbook_on_stats"]
-        assert len(found) == 1, self.stdout
-        stats: dict[str, Any] = found[0]
-        return stats
+        (stats,) = [event["event_data"] for event in self.events if event["event"] == "playbook_on_stats"]
+        return dict(stats)
 
     def summary(self, count: str) -> dict[str, int]:
-        """How many times each host was ``changed`` or has ``failures``, as the job's page shows; only hosts with one."""
+        """Return how many ``changed`` or ``failures`` the job's page shows for each host, hosts without one left out."""
         counts: dict[str, int] = self._stats[count]
         return counts
 
     def of(self, task: str) -> dict[str, dict[str, Any]]:
-        """The result of a task for each host that was not skipped."""
+        """Return a task's result on each host that was not skipped."""
         return {
             event["event_data"]["host"]: event["event_data"]["res"]
             for event in self.events
             if event["event"] in ("runner_on_ok", "runner_on_failed") and event["event_data"].get("task") == task
         }
 
-    def numbers(self) -> dict[str, dict[str, Any]]:
-        """What came of each number, over all hosts."""
-        results = self.of(REGISTERS).values()
-        return {number["phone_number"]: number for result in results for number in result["numbers"]}
-
     def reasons(self) -> dict[str, str]:
-        return {number: result["reason"] for number, result in self.numbers().items()}
-
-    def count(self, event: str) -> int:
-        """How many events of a kind there are."""
-        return sum(found["event"] == event for found in self.events)
+        """Return each number's reason, over all hosts."""
+        return {number["phone_number"]: number["reason"] for result in self.of(REGISTERS).values() for number in result["numbers"]}
 
 
 class AWX:
-    """Runs jobs. What it has of its own it puts below one folder.
+    """Runs jobs.
 
-    :ivar lasting: a folder on the node that an administrator has exposed to jobs; all else that a job writes goes with the job
+    :ivar lasting: a folder that is exposed to jobs; all else that a job writes vanishes with it
     """
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        # Not below pytest's folder: Ansible makes a socket in there, whose path may have 107 characters at most.
+        # Not below pytest's folder: the paths of Ansible's and ssh's sockets may have 107 characters at most.
         self.folder = Path(tempfile.mkdtemp(prefix="k"))
-        # ssh makes one as well, with a longer name.
         self._sockets = Path(tempfile.mkdtemp(prefix="k", dir="/tmp"))
         self.lasting = self.folder / "lasting"
         self.lasting.mkdir()
@@ -245,23 +222,19 @@ class AWX:
         with self._lock:
             number = next(self._ids)
         directory, container = self.folder / f"awx_{number}", self.folder / f"r{number}"
-        for folder in (directory, directory / "env", directory / "inventory"):
-            folder.mkdir(mode=0o700)
-        # All that is not in here, and not in `lasting`, does the job find as if it were the first one.
-        world = {name: container.with_name(f"{container.name}_{name}") for name in ("home", "tmp")}
-        for folder in (container, *world.values()):
+        # All that a job finds is in these, and in `lasting`.
+        home, temporary = (container.with_name(f"{container.name}_{name}") for name in ("home", "tmp"))
+        for folder in (directory, directory / "env", directory / "inventory", container, home, temporary):
             folder.mkdir(mode=0o700)
         try:
             shutil.copytree(PROJECT, directory / "project")
             for name, text in (project or {}).items():
                 (directory / "project" / name).write_text(text)
-            self._install_collection(directory / "requirements_collections")
-            # AWX names the workflow of a sliced job after the job template.
-            slice_variables = {"awx_job_template_name": "Register", "awx_workflow_job_name": "Register"} if slice_of[1] > 1 else {}
+            _install_collection(directory / "requirements_collections")
             script = directory / "inventory/hosts"
             script.write_text(inventory.script(*slice_of))
             script.chmod(0o700)
-            (directory / "env/extravars").write_text(unsafe_yaml({**(extra_vars or {}), **self._variables_about(number), **slice_variables}))
+            (directory / "env/extravars").write_text(unsafe_yaml({**(extra_vars or {}), **_meta_variables(number, is_slice=slice_of[1] > 1)}))
             arguments = ["-u", machine[0] if machine else "root"]
             arguments += ["--check"] if check else []
             arguments += ["--diff"] if diff else []
@@ -274,15 +247,14 @@ class AWX:
                 "AWX_PRIVATE_DATA_DIR": str(directory),
                 "JOB_ID": str(number),
                 "INVENTORY_ID": "1",
-                "PROJECT_REVISION": "0" * 40,
                 "AWX_HOST": "https://awx.example.com",
                 "MAX_EVENT_RES": "700000",
                 "ANSIBLE_COLLECTIONS_PATH": f"{container}/requirements_collections",
                 "ANSIBLE_SSH_CONTROL_PATH_DIR": f"{self._sockets}/{number}",
-                # Results with the module's arguments, as all had them before core 2.21: so that secrets would be seen.
+                # Results with the module's arguments, as before ansible-core 2.21, so that secrets would be seen.
                 "ANSIBLE_INJECT_INVOCATION": "1",
-                # With `-u root`, Ansible takes the folder of root on this machine for that of a container.
-                "ANSIBLE_REMOTE_TEMP": f"{world['tmp']}/ansible",
+                # With `-u root` Ansible would use root's folder on this machine.
+                "ANSIBLE_REMOTE_TEMP": f"{temporary}/ansible",
             }
             for credential in credentials:
                 credential.inject(env, directory, container)
@@ -294,31 +266,30 @@ class AWX:
                 "fact_cache_type": "jsonfile" if fact_cache else "",
                 **({"ssh_key": machine[1]} if machine else {}),
             }
-            return self._run(directory, container, world, parameters)
+            return self._run(directory, container, home, temporary, parameters)
         finally:
-            for folder in (directory, container, *world.values()):
+            for folder in (directory, container, home, temporary):
                 shutil.rmtree(folder)
-            directory.with_name(f"{directory.name}_stream").unlink(missing_ok=True)
 
-    def _run(self, directory: Path, container: Path, world: Mapping[str, Path], parameters: Mapping[str, Any]) -> Job:
-        stream = directory.with_name(f"{directory.name}_stream")
-        with stream.open("wb") as sent:
-            ansible_runner.interface.run(streamer="transmit", _output=sent, private_data_dir=str(directory), **parameters)
-        with stream.open("rb") as received:
-            worker = subprocess.run(
-                [sys.executable, "-m", "ansible_runner", "worker", "--private-data-dir", container],
-                stdin=received,
-                capture_output=True,
-                cwd=world["home"],
-                env={
-                    "PATH": f"{self.core.bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                    "LANG": "C.UTF-8",
-                    "HOME": str(world["home"]),
-                    "TMPDIR": str(world["tmp"]),
-                },
-                timeout=300,  # against a job that hangs, not a measure
-                check=False,
-            )
+    def _run(self, directory: Path, container: Path, home: Path, temporary: Path, parameters: Mapping[str, Any]) -> Job:
+        with tempfile.NamedTemporaryFile() as stream:
+            ansible_runner.interface.run(streamer="transmit", _output=stream, private_data_dir=str(directory), **parameters)
+            stream.seek(0)
+            sent = stream.read()
+        worker = subprocess.run(
+            [sys.executable, "-m", "ansible_runner", "worker", "--private-data-dir", container],
+            input=sent,
+            capture_output=True,
+            cwd=home,
+            env={
+                "PATH": f"{self.core.bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "LANG": "C.UTF-8",
+                "HOME": str(home),
+                "TMPDIR": str(temporary),
+            },
+            timeout=900,  # against a job that hangs, not a measure
+            check=False,
+        )
         assert worker.stderr == b"", worker.stderr.decode()
         events: list[dict[str, Any]] = []
 
@@ -335,48 +306,36 @@ class AWX:
             quiet=True,
             event_handler=keep,
         )
-        artifacts = results / "artifacts" / parameters["ident"]
-        # Not the command with its environment, which AWX shows to nobody.
-        files = {
-            str(path.relative_to(artifacts)): path.read_text(errors="replace")
-            for path in artifacts.rglob("*")
-            if path.is_file() and path != artifacts / "command"
-        }
+        files = _texts(results / "artifacts" / parameters["ident"])
+        del files["command"]  # with the job's environment, which AWX shows to nobody
         assert {"stdout", "rc"} <= files.keys() and len(files) > len(events)
-        vanished = {str(path) for folder in world.values() for path in folder.rglob("*") if path.is_file()}
-        job = Job(done.status, events, files, vanished)
-        # Whatever a test is about: no job may end in a stack trace, or lean on what Ansible drops.
+        job = Job(done.status, events, files, {**_texts(home), **_texts(temporary)})
+        # No job may end in a stack trace, or rely on what Ansible will drop.
         for mark in ("Traceback (most recent call last)", "DEPRECATION WARNING", "Found duplicate mapping key", "Unexpected failure"):
             assert mark not in job.stdout, job.stdout
-        assert job.count("playbook_on_stats") == 1, job.stdout + worker.stdout.decode()
+        assert [event["event"] for event in events].count("playbook_on_stats") == 1, job.stdout + worker.stdout.decode()
         return job
 
-    @staticmethod
-    def _install_collection(path: Path) -> None:
-        """What a project's update does with collections/requirements.yml."""
-        target = path / "ansible_collections/kaleyra/whatsapp"
-        target.mkdir(parents=True)
-        for name in ("meta", "playbooks", "plugins", "roles"):
-            shutil.copytree(CHECKOUT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(CHECKOUT / "galaxy.yml", target)
 
-    @staticmethod
-    def _variables_about(number: int) -> dict[str, Any]:
-        """What AWX says of each job, above all other variables."""
-        about = {
-            "job_id": number,
-            "job_launch_type": "manual",
-            "job_template_id": 7,
-            "job_template_name": "Register WhatsApp numbers",
-            "project_revision": "0" * 40,
-            "project_scm_branch": "",
-            "inventory_id": 1,
-            "inventory_name": "WhatsApp numbers",
-            "execution_node": "node1",
-            "user_id": 1,
-            "user_name": "admin",
-            "user_email": "",
-            "user_first_name": "",
-            "user_last_name": "",
-        }
-        return {f"{prefix}_{name}": value for prefix in ("awx", "tower") for name, value in about.items()}
+def _texts(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file()}
+
+
+def _install_collection(path: Path) -> None:
+    """Do what a project's update does with collections/requirements.yml."""
+    target = path / "ansible_collections/kaleyra/whatsapp"
+    target.mkdir(parents=True)
+    for name in ("meta", "playbooks", "plugins", "roles"):
+        shutil.copytree(CHECKOUT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(CHECKOUT / "galaxy.yml", target)
+
+
+def _meta_variables(number: int, is_slice: bool) -> dict[str, Any]:
+    """Return the variables that AWX gives to each job, above all others.
+
+    Source: awx/main/models/unified_jobs.py, awx_meta_vars; AWX names the workflow of a sliced job after the job template
+    """
+    about = {"job_id": number, "job_launch_type": "manual", "job_template_id": 7, "job_template_name": "Register", "inventory_id": 1}
+    if is_slice:
+        about["workflow_job_name"] = "Register"
+    return {f"{prefix}_{name}": value for prefix in ("awx", "tower") for name, value in about.items()}

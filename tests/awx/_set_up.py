@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from awx._controller import TOKEN, Controller
-from support.playbook_runs import BIN, CHECKOUT, COLLECTIONS, Playbooks, Run
+from awx._runner import PROJECT, Core, unsafe_yaml
+from support.playbook_runs import COLLECTIONS, Playbooks, Run
 
 from dev.matrix.cores import CACHE, add_collection
 
-PROJECT = CHECKOUT / "docs/examples/awx_project"
 PLAYBOOK = "kaleyra.whatsapp.awx_setup"
 BUNDLE = "13.8.0"
 """The last `ansible` that has awx.awx in it, which is 24.6.1."""
@@ -80,17 +80,25 @@ class SetUp:
             inputs={},
         )
 
-    def __call__(self, *args: str, env: dict[str, str] | None = None, **settings: Any) -> Run:
-        """Run it with the settings of the tests but these, whose names are given without the prefix."""
+    def __call__(self, *args: str, env: dict[str, str] | None = None, answers: dict[str, Any] | None = None, **settings: Any) -> Run:
+        """Run it.
+
+        :param answers: of a survey of AWX, in place of settings
+        :param settings: that differ from SETTINGS, their names without the prefix; None leaves one out
+        """
         changed = {f"awx_setup_{name}": value for name, value in settings.items()}
-        wanted = {name: value for name, value in {**SETTINGS, **changed}.items() if value is not None}
+        wanted = {name: value for name, value in {**SETTINGS, **changed}.items() if value is not None} if answers is None else {}
+        if answers is not None:
+            written = self.playbooks.inputs / "answers.yml"
+            written.write_text(unsafe_yaml(answers))
+            args = ("-e", f"@{written}", *args)
         self.controller.written.clear()
         return self.playbooks.run(PLAYBOOK, "", *args, env={**self._env, **(ACCOUNT if env is None else env)}, variables=wanted)
 
 
 @pytest.fixture
-def set_up(tmp_path_factory: pytest.TempPathFactory, controller: Controller, awx_collection: Path) -> SetUp:
-    return SetUp(tmp_path_factory.mktemp("s"), controller, BIN, awx_collection)
+def set_up(tmp_path_factory: pytest.TempPathFactory, core: Core, controller: Controller, awx_collection: Path) -> SetUp:
+    return SetUp(tmp_path_factory.mktemp("s"), controller, core.bin, awx_collection)
 
 
 def ok(run: Run) -> Run:

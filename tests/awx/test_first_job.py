@@ -10,7 +10,8 @@ import json
 from typing import Any
 
 from awx._controller import Controller
-from awx._runner import AWX, Credential, Inventory, Job
+from awx._rules import answer_survey
+from awx._runner import AWX, Credential, Inventory, Job, on_cores
 from awx._set_up import NAME, NUMBERS, SetUp, ok
 from awx._sshd import Host
 from support.keys import fingerprint_of
@@ -19,16 +20,16 @@ from support.simulator.client import Simulator
 
 
 class Launcher:
-    """Runs the templates of the small AWX as they are stored.
+    """Runs job templates as the controller has stored them.
 
-    :param login: user name and private key that its machine credential stands for
+    :param machine: user name and private key of the machine credential
     """
 
-    def __init__(self, controller: Controller, awx: AWX, login: tuple[str, str]) -> None:
+    def __init__(self, controller: Controller, awx: AWX, machine: tuple[str, str]) -> None:
         self._controller = controller
         self._objects = controller.objects
         self._awx = awx
-        self._login = login
+        self._machine = machine
 
     def _inventory(self, number: int) -> Inventory:
         hosts = {item["id"]: item for item in self._objects["hosts"].values() if item["inventory"] == number}
@@ -42,19 +43,20 @@ class Launcher:
             variables[host["name"]].update(json.loads(host.get("variables") or "{}"))
         return Inventory(variables, groups, json.loads(self._objects["inventories"][number]["variables"]))
 
-    def job(self, template: dict[str, Any], artifacts: dict[str, Any]) -> list[Job]:
-        """Run a job template, and return the job, or those of its slices."""
+    def job(self, name: str, artifacts: dict[str, Any]) -> list[Job]:
+        """Run a job template without answers to its survey, and return the job, or those of its slices."""
+        template = self._controller.named("job_templates", name)
         kinds = self._objects["credential_types"]
         credentials = [self._objects["credentials"][number] for number in template.get("credentials", [])]
-        defaults = {question["variable"]: question["default"] for question in template.get("survey_spec", {}).get("spec", [])}
+        answers = answer_survey(template["survey_spec"], {}) if template["survey_spec"] else {}
         slices = template.get("job_slice_count", 1)
         return [
             self._awx.run(
                 template["playbook"],
                 self._inventory(template["inventory"]),
                 credentials=[Credential(kinds[item["credential_type"]], item["inputs"]) for item in credentials],
-                machine=self._login,
-                extra_vars={**json.loads(template.get("extra_vars") or "{}"), **defaults, **artifacts},
+                machine=self._machine,
+                extra_vars={**json.loads(template.get("extra_vars") or "{}"), **answers, **artifacts},
                 check=template.get("job_type") == "check",
                 diff=template.get("diff_mode", False),
                 slice_of=(number, slices),
@@ -71,7 +73,7 @@ class Launcher:
         artifacts: dict[str, Any] = {}
         done = []
         while True:
-            done.append(self.job(self._objects["job_templates"][at["unified_job_template"]], artifacts))
+            done.append(self.job(self._objects["job_templates"][at["unified_job_template"]]["name"], artifacts))
             assert {job.status for job in done[-1]} == {"successful"}, "\n".join(job.stdout for job in done[-1])
             for job in done[-1]:
                 artifacts.update(job.artifacts)
@@ -80,7 +82,8 @@ class Launcher:
             (at,) = [nodes[child] for child in at["success_nodes"]]
 
 
-def test_from_an_empty_awx_to_registered_numbers(set_up: SetUp, awx: AWX, simulator: Simulator, host: Host) -> None:
+@on_cores("newest", "2.16")
+def test_empty_awx_to_registered_and_checked_numbers(set_up: SetUp, awx: AWX, simulator: Simulator, host: Host) -> None:
     ok(
         set_up(
             env={"KALEYRA_API_URL": simulator.url, "KALEYRA_SID": SID, "KALEYRA_API_KEY": API_KEY},
@@ -92,13 +95,14 @@ def test_from_an_empty_awx_to_registered_numbers(set_up: SetUp, awx: AWX, simula
             slices=3,
         )
     )
-    launcher = Launcher(set_up.controller, awx, (host.login.name, host.private_key))
+    launcher = Launcher(set_up.controller, awx, host.machine)
     workflow = f"{NAME} - Ensure key pair and register"
 
     (ensured,), registered = launcher.workflow(workflow)
     fingerprint = fingerprint_of((host.login.home / "keys/private.pub.pem").read_text())
     assert ensured.artifacts["flows_encryption_fingerprint"] == fingerprint
-    # The key host is in none but one of the slices, and the records are there all the same.
+    # The key host is in the last of the three slices alone, which has no number. All have succeeded, with their records on the key host.
+    assert len(registered) == 3 and not registered[2].reasons()
     assert simulator.registered() == {SID: dict.fromkeys(NUMBERS, fingerprint)}
     assert {number: reason for job in registered for number, reason in job.reasons().items()} == dict.fromkeys(NUMBERS, "absent")
     assert len(list(host.login.records.glob("[!.]*"))) == len(NUMBERS)
@@ -107,3 +111,11 @@ def test_from_an_empty_awx_to_registered_numbers(set_up: SetUp, awx: AWX, simula
     assert not ensured.summary("changed")
     assert {number: reason for job in registered for number, reason in job.reasons().items()} == dict.fromkeys(NUMBERS, "up_to_date")
     assert simulator.count() == len(NUMBERS)
+
+    (checked,) = launcher.job(f"{NAME} - Check", {})
+    assert checked.status == "successful" and not checked.summary("changed"), checked.stdout
+    assert checked.artifacts["flows_encryption_check"]["by_state"] == {"ok": len(NUMBERS)}
+    next(host.login.records.glob(f"*{NUMBERS[0].removeprefix('+')}*")).unlink()
+    (failed,) = launcher.job(f"{NAME} - Check", {})
+    assert failed.status == "failed" and failed.artifacts["flows_encryption_check"]["by_state"] == {"ok": 1, "absent": 1}, failed.stdout
+    assert f"{NUMBERS[0]}: no key is known" in failed.text and simulator.count() == len(NUMBERS)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The example project: its playbooks with what credential and survey inject, and what ansible-builder makes of it."""
+"""The example project: its playbooks with the answers of surveys, and what ansible-builder makes of it."""
 
 from __future__ import annotations
 
@@ -13,43 +13,47 @@ from typing import Any
 import pytest
 import yaml
 from awx import _rules
-from awx._runner import Credential, unsafe_yaml
-from support.keys import KeyPair, secret_lines
-from support.playbook_runs import API_KEY, BIN, CHECKOUT, SID, Playbooks, Run, assert_nowhere, new_number
+from awx._runner import PROJECT, Core, Credential, on_cores, unsafe_yaml
+from support.endpoint.client import Endpoint
+from support.keys import KeyPair
+from support.playbook_runs import API_KEY, BIN, CHECKOUT, SID, Playbooks, Run, new_number
 from support.simulator.client import Simulator
 
-from dev.matrix.cores import environment
-
-PROJECT = CHECKOUT / "docs/examples/awx_project"
 FILES = CHECKOUT / "roles/awx_setup/files"
 TYPE = yaml.safe_load((FILES / "credential_type.yml").read_text())
-BLANK_ANSWERS = {question["variable"]: question["default"] for question in yaml.safe_load((FILES / "survey_register.yml").read_text())["spec"]}
 REGISTER = "Register the public key of each number"
+
+
+def unanswered(survey: str) -> dict[str, str]:
+    """What AWX gives for a survey that nobody has answered."""
+    return _rules.answer_survey(yaml.safe_load((FILES / f"survey_{survey}.yml").read_text()), {})
 
 
 class Jobs:
     """Runs playbooks of the project with the environment of a credential, as AWX saves and injects it."""
 
-    def __init__(self, playbooks: Playbooks, values: dict[str, str]) -> None:
+    def __init__(self, playbooks: Playbooks) -> None:
         self.playbooks = playbooks
         self.numbers = [new_number(), new_number()]
-        # Blank is what a form sends for a field that was not filled in.
-        blank = {field["id"]: "" for field in TYPE["inputs"]["fields"]}
         folder = playbooks.inputs / "awx"
         (folder / "env").mkdir(parents=True)
         self.env: dict[str, str] = {}
-        Credential(TYPE, _rules.save_credential(TYPE["inputs"]["fields"], {**blank, **values})).inject(self.env, folder, folder)
+        blank = dict.fromkeys((field["id"] for field in TYPE["inputs"]["fields"]), "")
+        values = {**blank, "api_url": playbooks.api_url, "sid": SID, "api_key": API_KEY}
+        Credential(TYPE, _rules.save_credential(TYPE["inputs"]["fields"], values)).inject(self.env, folder, folder)
 
-    def run(self, playbook: str, *args: str, variables: dict[str, Any] | None = None, **answers: str) -> Run:
+    def run(self, playbook: str, *args: str, variables: dict[str, Any], **answers: str) -> Run:
+        """Run a playbook of the project on the inventory's numbers, with variables of the inventory and answers of a survey."""
         group = {"hosts": {number: {} for number in self.numbers}, "vars": {"ansible_connection": "local"}}
-        inventory = {"all": {"children": {"whatsapp_numbers": group}, "vars": variables or {}}}
-        job = {"awx_job_id": 1, "tower_job_id": 1}
+        inventory = {"all": {"children": {"whatsapp_numbers": group}, "vars": variables}}
         written = self.playbooks.inputs / "answers.yml"
-        written.write_text(unsafe_yaml({**job, **answers}))
+        written.write_text(unsafe_yaml({"awx_job_id": 1, **answers}))
         return self.playbooks.run(str(PROJECT / playbook), inventory, "-e", f"@{written}", *args, env=self.env)
 
-    def register(self, *args: str, variables: dict[str, Any] | None = None, **answers: str) -> Run:
-        return self.run("register.yml", *args, variables=variables, **{**BLANK_ANSWERS, **answers})
+
+@pytest.fixture
+def jobs(core: Core, tmp_path_factory: pytest.TempPathFactory, simulator: Simulator) -> Jobs:
+    return Jobs(Playbooks(tmp_path_factory.mktemp("s"), simulator.url, core.bin))
 
 
 def reasons(run: Run) -> dict[str, str]:
@@ -57,101 +61,68 @@ def reasons(run: Run) -> dict[str, str]:
     return {number["phone_number"]: number["reason"] for outcome in run.of(REGISTER) for number in outcome.result["numbers"]}
 
 
-@pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_the_credential_brings_the_key(playbooks: Playbooks, simulator: Simulator, key: KeyPair, newline: str) -> None:
-    text = key.private.replace("\n", newline)
-    jobs = Jobs(playbooks, {"api_url": simulator.url, "sid": SID, "api_key": API_KEY, "private_key": text})
-    variables = {"flows_encryption_cache_path": str(playbooks.folder / "records"), "flows_encryption_cache_path_is_persistent": True}
-    ensured = jobs.run("ensure_key_pair.yml", variables=variables)
-    assert ensured.rc == 0, ensured.output
-    assert key.fingerprint in ensured.text
-
-    runs = [
-        jobs.register("--check", variables=variables),
-        jobs.register("-vvvv", variables=variables),
-        jobs.register(variables=variables),
-        jobs.register(variables=variables, flows_encryption_phone_numbers="\r\n".join(["", *jobs.numbers, "+393330000000", ""])),
-        jobs.register(variables=variables, flows_encryption_force="yes"),
-    ]
-    first, second = jobs.numbers
-    assert [reasons(run) for run in runs] == [
-        dict.fromkeys(jobs.numbers, "absent"),
-        dict.fromkeys(jobs.numbers, "absent"),
-        dict.fromkeys(jobs.numbers, "up_to_date"),
-        {first: "up_to_date", second: "up_to_date", "+393330000000": "absent"},
-        dict.fromkeys(jobs.numbers, "forced"),
-    ]
-    assert simulator.count() == 5
-    assert runs[2].changed() == 0
-    # A list is one task, on one host.
-    assert {outcome.host for outcome in runs[3].of(REGISTER)} == {"localhost"}
-    # In the place of the file that AWX made nothing has been written.
-    secrets = [API_KEY, *secret_lines(key.private)]
-    assert_nowhere(secrets, {**{number: run.output for number, run in enumerate(runs)}, **playbooks.leftovers()})
-
-
-def test_blank_fields_are_none(playbooks: Playbooks, simulator: Simulator) -> None:
-    """Without a key in the credential, AWX makes an empty file for it all the same."""
-    jobs = Jobs(playbooks, {"api_url": simulator.url, "sid": SID, "api_key": API_KEY})
-    assert jobs.env["KALEYRA_POD"] == jobs.env["KALEYRA_FLOWS_PRIVATE_KEY_FILE"] == jobs.env["KALEYRA_FLOWS_APP_SECRET"] == ""
-    path = playbooks.folder / "keys/private.pem"
-    refused = jobs.run("ensure_key_pair.yml", variables={"flows_encryption_private_key_path": str(path)})
-    assert refused.rc != 0 and "flows_encryption_key_path_is_persistent" in refused.text
-    assert not path.exists()
-
-    lasting = {"flows_encryption_private_key_path": str(path), "flows_encryption_key_path_is_persistent": True}
-    made = jobs.run("ensure_key_pair.yml", variables=lasting)
-    assert made.rc == 0, made.output
-    assert reasons(jobs.register(variables=lasting)) == dict.fromkeys(jobs.numbers, "absent")
-    assert simulator.count() == 2
-
-
-def test_a_public_key_from_the_survey(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
-    jobs = Jobs(playbooks, {"api_url": simulator.url, "sid": SID, "api_key": API_KEY})
-    run = jobs.register(flows_encryption_public_key=key.public.replace("\n", "\r\n"))
-    assert reasons(run) == dict.fromkeys(jobs.numbers, "absent")
-    assert {number["fingerprint"] for outcome in run.of(REGISTER) for number in outcome.result["numbers"]} == {key.fingerprint}
-
-
-@pytest.fixture(params=["2.16", "2.18", "newest"])
-def on_a_core(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, simulator: Simulator) -> Playbooks:
-    programs = BIN if request.param == "newest" else environment(request.param) / "bin"
-    return Playbooks(tmp_path_factory.mktemp("s"), simulator.url, programs)
-
-
-def test_survey_answers_of_every_kind(on_a_core: Playbooks, simulator: Simulator, key: KeyPair) -> None:
-    """ansible-core 2.19 and newer make null, integers and booleans of them."""
-    jobs = Jobs(on_a_core, {"api_url": simulator.url, "sid": SID, "api_key": API_KEY})
+@on_cores("newest", "2.18", "2.16")
+def test_survey_answers_count_as_meant(jobs: Jobs, simulator: Simulator, key: KeyPair) -> None:
+    """Blank, one number, several, yes, and what has no number; with and without an inventory."""
     one, two = jobs.numbers
-    typed = new_number()
-    records = {"flows_encryption_cache_path": str(on_a_core.folder / "records")}
-    answers: dict[str, Any] = {"flows_encryption_public_key": key.public}
+    third, fourth = new_number(), new_number()
+    records = {"flows_encryption_cache_path": str(jobs.playbooks.folder / "records")}
 
-    blank = jobs.register(variables=records, **answers, flows_encryption_force="")
-    assert reasons(blank) == dict.fromkeys(jobs.numbers, "absent")
-    # One number of the inventory, typed as AWX's form gives it: once, and on no host of the inventory.
-    again = jobs.register(variables=records, **answers, flows_encryption_phone_numbers=one.removeprefix("+"), flows_encryption_force="yes")
+    def register(**answers: str) -> Run:
+        typed = {"public_key": key.public.replace("\n", "\r\n"), **answers}
+        given = {f"flows_encryption_{name}": value for name, value in typed.items()}
+        return jobs.run("register.yml", variables=records, **{**unanswered("register"), **given})
+
+    assert reasons(register(force="")) == dict.fromkeys(jobs.numbers, "absent")
+    # One number of the inventory, as AWX's form gives it: once, and on no host of the inventory.
+    again = register(phone_numbers=one.removeprefix("+"), force="yes")
     assert reasons(again) == {one: "forced"} and {outcome.host for outcome in again.of(REGISTER)} == {"localhost"}
-    requests = simulator.count()
     for wrong in ("yes", ", ;"):
         with pytest.raises(AssertionError, match=f"flows_encryption_phone_numbers is '({wrong}|True)'"):  # it ends before its summary
-            jobs.register(variables=records, **answers, flows_encryption_phone_numbers=wrong)
+            register(phone_numbers=wrong)
 
     jobs.numbers = []
-    alone = jobs.register(**answers, flows_encryption_phone_numbers=typed, flows_encryption_cache_path=records["flows_encryption_cache_path"])
-    assert reasons(alone) == {typed: "absent"} and simulator.count() == requests + 1
-    assert set(simulator.registered()[SID]) == {one, two, typed}
+    nothing = register()
+    assert nothing.rc != 0 and "there is no number to register" in nothing.text, nothing.output
+    assert simulator.count() == 3
+    assert reasons(register(phone_numbers=third)) == {third: "absent"}
+    assert reasons(register(phone_numbers=f"{third}\r\n  {fourth[:3]} {fourth[3:]},\r\n")) == {third: "up_to_date", fourth: "absent"}
+    assert set(simulator.registered()[SID]) == {one, two, third, fourth}
 
-    checked = jobs.run("check.yml", variables={**records, **answers})
-    assert checked.rc == 0 and "3 numbers: 3 ok." in checked.text, checked.output
+    checked = jobs.run("check.yml", variables={**records, "flows_encryption_public_key": key.public})
+    assert checked.rc == 0 and "4 numbers: 4 ok." in checked.text, checked.output
 
 
-def test_awx_offers_its_playbooks() -> None:
+@on_cores("newest", "2.18", "2.16")
+def test_rotation_answers_count_as_meant(jobs: Jobs, key: KeyPair) -> None:
+    folder = jobs.playbooks.folder
+    private = folder / "private.pem"
+    private.write_text(key.private)
+    with Endpoint(folder / "endpoint-keys", [private]) as endpoint:
+        variables = {
+            "flows_encryption_private_key_path": str(private),
+            "flows_encryption_key_path_is_persistent": True,
+            "flows_encryption_cache_path": str(folder / "records"),
+            "flows_encryption_cache_path_is_persistent": True,
+            "flows_encryption_endpoint_url": endpoint.url,
+        }
+        blank = {**dict.fromkeys(unanswered("rotate"), ""), "flows_encryption_deploy_tasks": ""}
+        for answers, said in (
+            (unanswered("rotate"), "No rotation begins: the current key is due"),
+            (blank, "No rotation begins: the current key is due"),
+            ({"flows_encryption_rotate_after": "0", "flows_encryption_retire_previous": "no"}, "A rotation begins"),
+            ({"flows_encryption_rotate_after": "0", "flows_encryption_retire_previous": "yes"}, "There is no previous key to remove."),
+        ):
+            run = jobs.run("rotate.yml", "--check", variables=variables, **answers)
+            assert run.rc == 0 and said in run.text, run.output
+
+
+def test_project_playbooks_are_offered_by_awx() -> None:
     playbooks = {path.name for path in PROJECT.glob("*.yml") if _rules.could_be_playbook(path.read_text())}
     assert playbooks == {"ensure_key_pair.yml", "register.yml", "rotate.yml", "report.yml", "check.yml"}
 
 
-def test_it_takes_the_versions_of_the_collection() -> None:
+def test_project_requires_what_the_collection_does() -> None:
     needed = yaml.safe_load((CHECKOUT / "galaxy.yml").read_text())["dependencies"]
     asked = yaml.safe_load((PROJECT / "collections/requirements.yml").read_text())["collections"]
     assert {item["name"]: item.get("version") for item in asked} == {"kaleyra.whatsapp": None, **needed}
@@ -163,7 +134,7 @@ def _built(*command: str | Path) -> str:
     return done.stdout
 
 
-def test_ansible_builder_finds_what_the_collection_needs(tmp_path: Path) -> None:
+def test_ansible_builder_finds_requirements(tmp_path: Path) -> None:
     namespace = tmp_path / "ansible_collections/kaleyra"
     namespace.mkdir(parents=True)
     (namespace / "whatsapp").symlink_to(CHECKOUT)
@@ -173,12 +144,12 @@ def test_ansible_builder_finds_what_the_collection_needs(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("python", ["3.9", "3.13"])
-def test_what_it_needs_can_be_installed(python: str) -> None:
+def test_requirements_can_be_installed(python: str) -> None:
     resolved = _built("uv", "pip", "compile", "--quiet", "--no-header", "--python-version", python, CHECKOUT / "requirements.txt")
     assert "requests==" in resolved and "cryptography==" in resolved
 
 
-def test_ansible_builder_makes_an_execution_environment(tmp_path: Path) -> None:
+def test_ansible_builder_creates_a_context(tmp_path: Path) -> None:
     _built("ansible-builder", "create", "--output-filename", "Containerfile", "--context", tmp_path)
     assert "ansible-galaxy collection install" in (tmp_path / "Containerfile").read_text()
     asked = yaml.safe_load((tmp_path / "_build/requirements.yml").read_text())

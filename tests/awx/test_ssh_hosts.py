@@ -2,42 +2,33 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Keys and records on hosts that are reached by SSH, from jobs that vanish."""
+"""Jobs whose key pair and records are on hosts that they reach by SSH."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import pytest
-from awx._runner import AWX, CHECKOUT, MAKE, NUMBERS, REGISTER, REGISTERS, ROTATE, Credential, Inventory, Job
-from awx._sshd import Host, Watch
+from awx._runner import AWX, CHECKOUT, CREATE, NUMBERS, REGISTER, ROTATE, Credential, Inventory, Job, on_cores
+from awx._sshd import Host, ProcessWatch
 from support.endpoint.client import Endpoint
-from support.keys import KeyPair, fingerprint_of, openssl, secret_lines
-from support.playbook_runs import API_KEY, SID, WA_400, assert_nowhere, new_number, spellings
+from support.keys import fingerprint_of, openssl, secret_lines
+from support.playbook_runs import API_KEY, SID, assert_nowhere, new_number, spellings
 from support.simulator.client import Simulator
 
-NEWEST = pytest.mark.parametrize("core", ["newest"], indirect=True)
-"""What other tests prove with each ansible-core, but not by SSH."""
 
-
-def facts(path: Path) -> tuple[int, int]:
-    """Owner and permissions."""
+def owner_and_mode(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_uid, status.st_mode & 0o7777
-
-
-def machine(host: Host) -> tuple[str, str]:
-    """The machine credential."""
-    return host.login.name, host.private_key
 
 
 def number_of_records(folder: Path) -> int:
     return sum(not path.name.startswith(".") for path in folder.iterdir())
 
 
-def test_four_runs_with_key_and_records_on_one_host(awx: AWX, simulator: Simulator, host: Host, account: Credential) -> None:
-    """Check, real, check, real; numbers as hosts, with and without plus, and as a list. Nothing secret is told anywhere."""
+@on_cores("newest", "2.16")
+def test_key_host_check_real_check_real(awx: AWX, simulator: Simulator, host: Host, account: Credential) -> None:
+    """Numbers as hosts, with and without plus, and as a list. Nothing secret is shown or left anywhere."""
     plus, digits, one, two = numbers = [new_number() for dummy in range(4)]
     inventory = Inventory(
         hosts={
@@ -55,10 +46,10 @@ def test_four_runs_with_key_and_records_on_one_host(awx: AWX, simulator: Simulat
     )
 
     def run(**options: Any) -> Job:
-        job = awx.run(REGISTER, inventory, credentials=[account], machine=machine(host), diff=True, verbosity=4, **options)
+        job = awx.run(REGISTER, inventory, credentials=[account], machine=host.machine, diff=True, verbosity=4, **options)
         assert job.status == "successful", job.stdout
         assert "vanishes with them" not in job.text
-        assert not [name for name in job.vanished if "records" in name or ".pem" in name or "/.ansible/kaleyra" in name]
+        assert not [name for name in job.vanished if "records" in name or ".pem" in name or ".ansible/kaleyra_flows_encryption/" in name]
         return job
 
     private = host.login.home / "keys/private.pem"
@@ -66,16 +57,16 @@ def test_four_runs_with_key_and_records_on_one_host(awx: AWX, simulator: Simulat
     assert set(checked.summary("changed")) == {*inventory.groups[NUMBERS]}
     assert (simulator.count(), private.parent.exists(), host.login.records.exists()) == (0, False, False)
 
-    with Watch(host.login) as watch:
+    with ProcessWatch(host.login) as watch:
         done = run()
-    assert [result["changed"] for result in done.of(MAKE).values()] == [True]
+    assert [result["changed"] for result in done.of(CREATE).values()] == [True]
     assert done.reasons() == dict.fromkeys(numbers, "absent")
-    assert facts(private) == (host.login.uid, 0o600) and facts(private.parent) == (host.login.uid, 0o700)
+    assert owner_and_mode(private) == (host.login.uid, 0o600) and owner_and_mode(private.parent) == (host.login.uid, 0o700)
     public = private.with_name("private.pub.pem")
-    assert public.read_text() == openssl("pkey", "-in", private, "-pubout") and facts(public) == (host.login.uid, 0o644)
+    assert public.read_text() == openssl("pkey", "-in", private, "-pubout") and owner_and_mode(public) == (host.login.uid, 0o644)
     fingerprint = fingerprint_of(public.read_text())
     assert simulator.registered() == {SID: dict.fromkeys(numbers, fingerprint)}
-    assert number_of_records(host.login.records) == 4 and facts(host.login.records) == (host.login.uid, 0o700)
+    assert number_of_records(host.login.records) == 4 and owner_and_mode(host.login.records) == (host.login.uid, 0o700)
 
     jobs = [checked, done]
     for options in ({"check": True}, {}):
@@ -85,19 +76,18 @@ def test_four_runs_with_key_and_records_on_one_host(awx: AWX, simulator: Simulat
         jobs.append(again)
     assert simulator.count() == 4
 
-    # The module ran there, with that host's Python, and its arguments are in the results: so this would see secrets.
+    # The module ran there, with that host's Python, and its arguments are in the results: a secret would be seen.
     assert any(str(host.interpreter) in arguments for arguments in watch.arguments[host.login.uid])
     assert any('"module_args"' in text for text in done.files.values()) and watch.environments
     left = {path: path.read_text(errors="replace") for path in host.login.home.rglob("*") if path.is_file() and path != private}
     artifacts = {(number, name): text for number, job in enumerate(jobs) for name, text in job.files.items()}
-    secrets = [*spellings(API_KEY), *secret_lines(private.read_text()), *secret_lines(host.private_key)]
+    secrets = [*spellings(API_KEY), *secret_lines(private.read_text()), *secret_lines(host.machine[1])]
     assert_nowhere(secrets, {**watch.seen(), **left, **artifacts})
 
 
-def test_key_and_records_on_two_hosts_with_their_own_users_homes_and_pythons(
-    awx: AWX, simulator: Simulator, host: Host, account: Credential
-) -> None:
-    """The key on one, for a service that nobody can log in as; the API called from the other one."""
+@on_cores("newest", "2.16")
+def test_two_hosts_users_homes_and_pythons(awx: AWX, simulator: Simulator, host: Host, account: Credential) -> None:
+    """The key is on one host, for a user that nobody can log in as; the API is called from the other one, with its own Python."""
     number, another = new_number(), new_number()
     gateway_python = host.srv / "gateway-python"
     gateway_python.write_text(f'#!/bin/sh\nexec {host.interpreter} "$@"\n')
@@ -117,11 +107,11 @@ def test_key_and_records_on_two_hosts_with_their_own_users_homes_and_pythons(
             "flows_encryption_private_key_path": "~/flows/private.pem",
         },
     )
-    with Watch(host.login, host.service) as watch:
-        job = awx.run(REGISTER, inventory, credentials=[account], machine=machine(host))
+    with ProcessWatch(host.login, host.service) as watch:
+        job = awx.run(REGISTER, inventory, credentials=[account], machine=host.machine)
     assert job.status == "successful", job.stdout
     private = host.service.home / "flows/private.pem"
-    assert facts(private) == (host.service.uid, 0o600) and facts(private.parent) == (host.service.uid, 0o700)
+    assert owner_and_mode(private) == (host.service.uid, 0o600) and owner_and_mode(private.parent) == (host.service.uid, 0o700)
     fingerprint = fingerprint_of(openssl("pkey", "-in", private, "-pubout"))
     assert simulator.registered() == {SID: dict.fromkeys((number, another), fingerprint)}
     assert number_of_records(host.login.records) == 2 and not host.service.records.exists()
@@ -130,16 +120,15 @@ def test_key_and_records_on_two_hosts_with_their_own_users_homes_and_pythons(
     assert any(str(gateway_python) in arguments for arguments in watch.arguments[host.login.uid])
     assert_nowhere([*spellings(API_KEY), *secret_lines(private.read_text())], watch.seen())
 
-    # The other way round, the service keeps records of its own, and has the module's process without a file of its own.
+    # The API called from the endpoint: the service's user has records of its own.
     inventory.variables.update(flows_encryption_api_host="endpoint", flows_encryption_public_key=openssl("pkey", "-in", private, "-pubout"))
-    job = awx.run(REGISTER, inventory, credentials=[account], machine=machine(host), limit=number)
+    job = awx.run(REGISTER, inventory, credentials=[account], machine=host.machine, limit=number)
     assert job.status == "successful" and job.reasons() == {number: "absent"}, job.stdout
-    assert number_of_records(host.service.records) == 1 and facts(host.service.records) == (host.service.uid, 0o700)
+    assert number_of_records(host.service.records) == 1 and owner_and_mode(host.service.records) == (host.service.uid, 0o700)
 
 
-@NEWEST
-def test_rotation_on_a_host_by_root_for_a_service(awx: AWX, simulator: Simulator, host: Host, account: Credential) -> None:
-    """Key, owner and records stay on the host; passphrase and app secret come by the credential."""
+def test_rotation_by_root_for_a_service(awx: AWX, simulator: Simulator, host: Host, account: Credential) -> None:
+    """Key, owner and records stay on the host; passphrase and app secret come with the credential."""
     passphrase, app_secret = "Open-Sesame-2001", "App-Secret-2002"
     number, another = new_number(), new_number()
     private = host.srv / "endpoint/private.pem"
@@ -169,7 +158,7 @@ def test_rotation_on_a_host_by_root_for_a_service(awx: AWX, simulator: Simulator
             playbook,
             inventory,
             credentials=credentials,
-            machine=machine(host),
+            machine=host.machine,
             extra_vars=variables,
             diff=True,
             verbosity=4,
@@ -184,7 +173,7 @@ def test_rotation_on_a_host_by_root_for_a_service(awx: AWX, simulator: Simulator
     jobs = [run(REGISTER)]
     old = fingerprint(private)
     assert "ENCRYPTED" in private.read_text()
-    assert facts(private) == (host.service.uid, 0o600) and facts(private.parent) == (host.service.uid, 0o700)
+    assert owner_and_mode(private) == (host.service.uid, 0o600) and owner_and_mode(private.parent) == (host.service.uid, 0o700)
     assert simulator.registered() == {SID: dict.fromkeys((number, another), old)}
 
     with Endpoint(host.srv / "endpoint/list", [private], passphrase=passphrase, app_secret=app_secret) as endpoint:
@@ -196,7 +185,7 @@ def test_rotation_on_a_host_by_root_for_a_service(awx: AWX, simulator: Simulator
         jobs.append(run(ROTATE, **about))
         new, previous = fingerprint(private), private.with_name("private.previous.pem")
         assert new != old and fingerprint(previous) == old
-        assert [facts(path) for path in (private, previous)] == [(host.service.uid, 0o600)] * 2
+        assert [owner_and_mode(path) for path in (private, previous)] == [(host.service.uid, 0o600)] * 2
         assert simulator.registered() == {SID: dict.fromkeys((number, another), new)}
         assert set(endpoint.answered()) == {200, 421, 432}  # 432: the wrong signature was refused, the right one was not
         files, requests = {path: path.read_text() for path in private.parent.iterdir()}, simulator.count()
@@ -209,50 +198,3 @@ def test_rotation_on_a_host_by_root_for_a_service(awx: AWX, simulator: Simulator
     keys = [line for path in (private, previous) for line in secret_lines(path.read_text())]
     artifacts = {(number, name): text for number, job in enumerate(jobs) for name, text in job.files.items()}
     assert_nowhere([*spellings(API_KEY), *spellings(passphrase), *spellings(app_secret), *keys], artifacts)
-
-
-@NEWEST
-def test_the_module_door_gives_the_same_results(
-    awx: AWX, simulator: Simulator, host: Host, account: Credential, key: KeyPair
-) -> None:
-    """A list with a refused number, twice: in the job's own worker, and as a module on the host."""
-    numbers = [new_number() for dummy in range(3)]
-    places = {"localhost": awx.lasting / "records", "gateway": host.login.home / "records"}
-    results: dict[str, list[Any]] = {}
-    for api_host, cache in places.items():
-        simulator.reset()
-        simulator.faults({numbers[1]: [WA_400]})
-        inventory = Inventory(
-            hosts={"shops": {"flows_encryption_phone_numbers": numbers}, "gateway": host.variables(ansible_pipelining=True)},
-            groups={NUMBERS: ["shops"]},
-            variables={
-                "flows_encryption_api_host": api_host,
-                "flows_encryption_cache_path": str(cache),
-                "flows_encryption_cache_path_is_persistent": True,
-                "flows_encryption_public_key": key.public,
-            },
-        )
-        jobs = [awx.run(REGISTER, inventory, credentials=[account], machine=machine(host), diff=True) for dummy in range(2)]
-        assert [job.status for job in jobs] == ["failed", "successful"], jobs[0].stdout + jobs[1].stdout
-        added = ("invocation", "exception", "_ansible", "ansible_facts", "warnings")
-        results[api_host] = [
-            {name: value for name, value in job.of(REGISTERS)["shops"].items() if not name.startswith(added)} for job in jobs
-        ]
-        assert [job.artifacts for job in jobs] == [
-            {
-                "flows_encryption_numbers": {
-                    number: {
-                        "changed": changed,
-                        "status": status,
-                        "fingerprint": key.fingerprint if status != "failed" else None,
-                    }
-                    for number, changed, status in zip(numbers, *outcome, strict=True)
-                }
-            }
-            for outcome in (
-                ((True, False, True), ("absent", "failed", "absent")),
-                ((False, True, False), ("up_to_date", "absent", "up_to_date")),
-            )
-        ]
-        assert number_of_records(cache) == 3
-    assert results["gateway"] == results["localhost"]

@@ -2,21 +2,20 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Answers that are lost or refused, in the orders that hurt: one table, gone through by the core and through both doors."""
+"""Answers that are lost or refused, in every order that matters: one table for the core and for both execution modes."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _record
-from support.playbook_runs import EXECUTION_MODES, WORKER, Playbooks, Run, assert_execution_mode
-from support.processes import API_KEY, SID, Key, options, register
+from support.playbook_runs import EXECUTION_MODES, SID, WORKER, Playbooks, Run, assert_execution_mode
+from support.processes import Key, options, register
 from support.simulator.client import Simulator
 
 # What the API does with one request.
@@ -34,7 +33,7 @@ DENIED: dict[str, Any] = {"do": "answer", "status": 401, "body": {"code": "RBC00
 BAD: dict[str, Any] = {"do": "answer", "status": 400, "body": {"code": "WA-400", "message": "Refer to correct payload format"}}
 BROKEN: dict[str, Any] = {"do": "answer", "status": 500, "body": {"code": "WA-500", "message": "Please try again later"}}
 BROKEN_APPLIED: dict[str, Any] = {**BROKEN, "apply": True}
-NO_PROOF: dict[str, Any] = {"do": "answer", "status": 200, "apply": True, "body": {"code": "WA-200", "data": {"success": "true"}}}
+UNCONFIRMED_200: dict[str, Any] = {"do": "answer", "status": 200, "apply": True, "body": {"code": "WA-200", "data": {"success": "true"}}}
 BUSY: dict[str, Any] = {"do": "answer", "status": 429, "headers": {"Retry-After": "0"}}
 
 
@@ -126,8 +125,8 @@ SCENARIOS: dict[str, list[Step]] = {
     "K1; K2 500 for good: unknown, K1 must register": [
         first(), Step(2, "different", [BROKEN], "unknown", previous=1), *registered_again(1),
     ],
-    "K1; K2 200 without proof: unknown and not tried again, K1 must register": [
-        first(), Step(2, "different", [NO_PROOF], "unknown", previous=1, retries=3), *registered_again(1),
+    "K1; K2 200 without success: unknown and not tried again, K1 must register": [
+        first(), Step(2, "different", [UNCONFIRMED_200], "unknown", previous=1, retries=3), *registered_again(1),
     ],
     # --- known_fingerprint: the caller is the record, so he has to keep what the record would keep. After success, the result's
     # fingerprint. After `rejected`, what he knew. After `unknown`, nothing: he must ask for force until a run succeeds. The
@@ -184,18 +183,6 @@ SCENARIOS: dict[str, list[Step]] = {
 }
 
 BELIEVED = {name for name in SCENARIOS if "is believed" in name}
-
-
-@pytest.fixture(scope="module")
-def _ambiguity_simulator() -> Iterator[Simulator]:
-    with Simulator({SID: API_KEY}) as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def simulator(_ambiguity_simulator: Simulator) -> Simulator:
-    _ambiguity_simulator.reset()
-    return _ambiguity_simulator
 
 
 @pytest.fixture(scope="module")
@@ -258,8 +245,8 @@ def test_ambiguity_by_the_core(name: str, simulator: Simulator, keys: dict[int, 
         assert not (tmp_path / "records").exists()  # what the caller knows is kept by him alone
 
 
-# Those that go through the module's door too, where each step costs a process.
-THROUGH_BOTH = [
+# Those that are run as modules too, where each step costs a process.
+AS_MODULES = [
     "K1; K2 lost; back to K1 must register",
     "K1; K2 lost; K2 again must register",
     "K1; K2 refused; K1 still counts",
@@ -274,12 +261,10 @@ THROUGH_BOTH = [
 ]
 
 
-@pytest.mark.parametrize("door", EXECUTION_MODES)
-def test_ambiguity_through_a_door(
-    door: str, tmp_path: Path, simulator: Simulator, keys: dict[int, Key]
-) -> None:
+@pytest.mark.parametrize("mode", EXECUTION_MODES)
+def test_ambiguity_in_each_mode(mode: str, tmp_path: Path, simulator: Simulator, keys: dict[int, Key]) -> None:
     """One run, a host for each scenario, a task for each step."""
-    names = list(SCENARIOS) if door == WORKER else THROUGH_BOTH
+    names = list(SCENARIOS) if mode == WORKER else AS_MODULES
     simulator.faults(orders(names))
     playbooks = Playbooks(tmp_path, simulator.url)
     hosts = {
@@ -290,7 +275,7 @@ def test_ambiguity_through_a_door(
     tasks = [
         playbooks.task(
             f"step {index}",
-            door,
+            mode,
             {"when": f"steps | length > {index}", "ignore_errors": True},
             phone_number="{{ inventory_hostname }}",
             business_public_key=f"{{{{ steps[{index}].business_public_key }}}}",
@@ -301,14 +286,14 @@ def test_ambiguity_through_a_door(
         for index in range(max(len(SCENARIOS[name]) for name in names))
     ]
     play = [{"hosts": "all", "gather_facts": False, "tasks": tasks}]
-    run: Run = playbooks.run(play, {"all": {"hosts": hosts}}, "-f", "8", variables={"sid": SID, "api_key": API_KEY})
+    run: Run = playbooks.run(play, {"all": {"hosts": hosts}}, "-f", "8")
     for index in range(len(tasks)):
         results = run.by_host(f"step {index}")
         assert set(results) == {NUMBERS[name] for name in names if len(SCENARIOS[name]) > index}
         for name in names:
             if len(SCENARIOS[name]) > index:
                 assert_step(SCENARIOS[name][index], results[NUMBERS[name]], keys)
-    assert_execution_mode(run, door)
+    assert_execution_mode(run, mode)
     assert simulator.count() == sum(len(step.answers) for name in names for step in SCENARIOS[name])
     for name in names:
         assert_end(name, simulator, keys)
@@ -329,7 +314,7 @@ class _Clock:
         monkeypatch.setattr(_record, "datetime", types.SimpleNamespace(datetime=Shifted, timezone=datetime.timezone))
 
 
-def test_a_refusal_does_not_make_an_old_record_younger(
+def test_refusal_makes_no_record_younger(
     simulator: Simulator, keys: dict[int, Key], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = _Clock(monkeypatch)
@@ -355,12 +340,12 @@ def test_a_refusal_does_not_make_an_old_record_younger(
     assert run(1, cache_valid_time=3600) == "up_to_date"
 
 
-def test_a_refusal_leaves_nothing_where_nothing_could_be_read(simulator: Simulator, keys: dict[int, Key], tmp_path: Path) -> None:
+def test_refusal_leaves_no_unreadable_record(simulator: Simulator, keys: dict[int, Key], tmp_path: Path) -> None:
     params = {key: options(simulator.url, tmp_path / "records", "+919876543210", keys[key].public) for key in (1, 2)}
     register(params[1])
     (record,) = (tmp_path / "records").glob("*.json")
-    for spoiled in (b"", b"{", record.read_bytes()[:-20], b"\0" * 300):
-        record.write_bytes(spoiled)
+    for damaged in (b"", b"{", record.read_bytes()[:-20], b"\0" * 300):
+        record.write_bytes(damaged)
         simulator.faults({"*": [DENIED]})
         result = register(params[2])
         assert (result["reason"], result["outcome"]) == ("unreadable", "rejected")
@@ -371,7 +356,7 @@ def test_a_refusal_leaves_nothing_where_nothing_could_be_read(simulator: Simulat
 
 
 @pytest.mark.parametrize("before", ["nothing", "a key"])
-def test_what_fails_before_anything_is_sent_leaves_the_record_as_it_was(
+def test_failure_before_sending_leaves_the_record(
     simulator: Simulator, keys: dict[int, Key], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
 ) -> None:
     # A ca_path that cannot be used is noticed only once the record is written, and no https is ever spoken here.

@@ -13,19 +13,8 @@ from pathlib import Path
 
 import pytest
 from support.keys import KeyPair
-from support.playbook_runs import ACCOUNTS, API_KEY, AS_A_MODULE, EXECUTION_MODES, Playbooks, new_number
+from support.playbook_runs import API_KEY, AS_A_MODULE, EXECUTION_MODES, Playbooks, new_number
 from support.simulator.client import Simulator
-
-
-@pytest.fixture(scope="module")
-def key() -> KeyPair:
-    return KeyPair.make("RSA", "rsa_keygen_bits:2048")
-
-
-@pytest.fixture
-def api() -> Iterator[Simulator]:
-    with Simulator(ACCOUNTS) as simulator:
-        yield simulator
 
 
 @contextmanager
@@ -55,11 +44,10 @@ def watching_processes() -> Iterator[dict[str, str]]:
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="shows processes in another way")
 @pytest.mark.parametrize("mode", EXECUTION_MODES)
-def test_no_process_shows_the_api_key(tmp_path: Path, api: Simulator, key: KeyPair, mode: str) -> None:
+def test_no_process_shows_the_api_key(playbooks: Playbooks, simulator: Simulator, key: KeyPair, mode: str) -> None:
     number = new_number()
     # Long enough to be seen at work.
-    api.faults({number: [{"do": "answer", "status": 400, "body": {}, "delay": 1.5}]})
-    playbooks = Playbooks(tmp_path, api.url)
+    simulator.faults({number: [{"do": "answer", "status": 400, "body": {}, "delay": 1.5}]})
     with watching_processes() as seen:
         run = playbooks.run_tasks([playbooks.task("slow", mode, phone_number=number, business_public_key=key.public)])
     assert run.one("slow")["outcome"] == "rejected"

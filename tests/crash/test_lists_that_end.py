@@ -6,64 +6,46 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.kaleyra.whatsapp.plugins.modules.kaleyra_flows_encryption import SPEC
 from support.keys import KeyPair
-from support.playbook_runs import ACCOUNTS, API_KEY, BIN, COLLECTIONS, MODULE, SID
+from support.playbook_runs import SID, Playbooks
+from support.processes import register_all
 from support.simulator.client import Simulator
 
 
-@pytest.fixture
-def api() -> Iterator[Simulator]:
-    with Simulator(ACCOUNTS) as simulator:
-        yield simulator
-
-
-def _register(api: Simulator, folder: Path, numbers: list[str], public_key: str, **options: Any) -> dict[str, Any]:
-    params = {name: option.get("default") for name, option in SPEC.argument_spec.items()}
-    params.update(api_url=api.url, sid=SID, api_key=API_KEY, phone_numbers=numbers, business_public_key=public_key, **options)
-    return SPEC.run({**params, "cache_path": str(folder / "records")}, check_mode=False, diff_mode=False)
-
-
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGHUP])
-def test_a_list_ends_with_its_run(api: Simulator, key: KeyPair, tmp_path: Path, ending: signal.Signals) -> None:
+def test_list_ends_with_its_run(
+    playbooks: Playbooks, simulator: Simulator, key: KeyPair, tmp_path: Path, ending: signal.Signals
+) -> None:
     """Else it would undo what the next run registers."""
     numbers, other = [f"+9198765{n:05}" for n in range(100)], KeyPair.make("RSA", "rsa_keygen_bits:2048")
-    options = {"api_url": api.url, "sid": SID, "api_key": API_KEY, "business_public_key": key.public, "cache_path": str(tmp_path / "records")}
-    task = {MODULE: {**options, "phone_numbers": numbers, "max_requests_per_second": 10}}
-    playbook = tmp_path / "play.yml"
-    playbook.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": [task]}]))
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LANG": "C.UTF-8", "ANSIBLE_COLLECTIONS_PATH": COLLECTIONS}
-    command = [str(BIN / "ansible-playbook"), "-i", "localhost,", "-c", "local", str(playbook)]
-    with open(tmp_path / "output", "w") as output:
-        run = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
-        until = time.monotonic() + 120
-        while api.count() < 5 and run.poll() is None and time.monotonic() < until:
-            time.sleep(0.05)
-        run.send_signal(ending)
-        run.wait()
-    assert 5 <= api.count() < 60, (tmp_path / "output").read_text()
+    given: dict[str, Any] = {"business_public_key": key.public, "cache_path": str(tmp_path / "records"), "max_requests_per_second": 10}
+    play = {"hosts": "localhost", "gather_facts": False, "tasks": [playbooks.task("register", phone_numbers=numbers, **given)]}
+    run = playbooks.start([play], {"all": {"hosts": {"localhost": {"ansible_connection": "local"}}}})
+    until = time.monotonic() + 120
+    while simulator.count() < 5 and run.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+    run.send_signal(ending)
+    run.wait()
+    assert 5 <= simulator.count() < 60, (playbooks.logs / "output").read_text()
 
-    assert "failed" not in _register(api, tmp_path, numbers, other.public)
-    sent = api.count()
+    assert "failed" not in register_all(simulator.url, tmp_path / "records", numbers, other.public)
+    sent = simulator.count()
     time.sleep(3)  # enough for thirty more of the first run
-    assert api.count() == sent
-    assert set(api.registered()[SID].values()) == {other.fingerprint} and len(api.registered()[SID]) == len(numbers)
+    assert simulator.count() == sent
+    assert set(simulator.registered()[SID].values()) == {other.fingerprint} and len(simulator.registered()[SID]) == len(numbers)
 
 
-def test_what_is_given_up_is_closed(api: Simulator, key: KeyPair, tmp_path: Path) -> None:
+def test_abandoned_calls_are_closed(simulator: Simulator, key: KeyPair, tmp_path: Path) -> None:
     concurrency, numbers = 50, [f"+9198765{n:05}" for n in range(1200)]
-    api.faults({"*": [{"do": "trickle", "where": "body", "interval": 0.2, "always": True}]})
+    simulator.faults({"*": [{"do": "trickle", "where": "body", "interval": 0.2, "always": True}]})
     peak = {"descriptors": 0, "threads": 0}
     ended = threading.Event()
 
@@ -75,11 +57,11 @@ def test_what_is_given_up_is_closed(api: Simulator, key: KeyPair, tmp_path: Path
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        result = _register(api, tmp_path, numbers, key.public, timeout=1, retries=0, concurrency=concurrency)
+        result = register_all(simulator.url, tmp_path / "records", numbers, key.public, timeout=1, retries=0, concurrency=concurrency)
     finally:
         ended.set()
         watcher.join()
     assert {number["outcome"] for number in result["numbers"]} == {"unknown"}
     assert peak["threads"] <= 4 * concurrency and peak["descriptors"] <= 6 * concurrency, peak
-    api.faults({})
-    assert "failed" not in _register(api, tmp_path, numbers[:100], key.public, concurrency=concurrency)
+    simulator.faults({})
+    assert "failed" not in register_all(simulator.url, tmp_path / "records", numbers[:100], key.public, concurrency=concurrency)

@@ -10,21 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.playbook_runs import ACCOUNTS, Playbooks
+from support.playbook_runs import Playbooks
 from support.rotation import AFTER, DAY, World
 from support.simulator.client import Simulator
 
 
-@pytest.fixture(scope="module")
-def simulator() -> Iterator[Simulator]:
-    with Simulator(ACCOUNTS) as simulator:
-        yield simulator
-
-
 @pytest.fixture
-def world(simulator: Simulator, tmp_path: Path) -> Iterator[World]:
-    (tmp_path / "runs").mkdir()
-    made = World(Playbooks(tmp_path / "runs", simulator.url), simulator, tmp_path)
+def world(playbooks: Playbooks, simulator: Simulator, tmp_path: Path) -> Iterator[World]:
+    made = World(playbooks, simulator, tmp_path)
     with made.endpoint:
         made.register()
         yield made
@@ -45,11 +38,11 @@ STEPS = [
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: f"{step[0]} {step[1] + 1}")
-def test_a_rotation_that_is_killed_ends_with_one_new_key(world: World, step: tuple[str, int]) -> None:
+def test_killed_rotation_ends_with_one_new_key(world: World, step: tuple[str, int]) -> None:
     old = world.fingerprint(world.current)
     world.rotate(kill_after=step)
 
-    # Whatever the numbers carry now, an endpoint that is started anew at this moment still decrypts.
+    # Whatever the numbers carry now, an endpoint that is restarted now still decrypts.
     served = {world.fingerprint(Path(path)) for path in world.endpoint.keys.read_text().split()}
     assert set(world.carried()) <= served
     assert served >= {old}
@@ -62,7 +55,7 @@ def test_a_rotation_that_is_killed_ends_with_one_new_key(world: World, step: tup
     assert world.carried() == [new, new] and world.files() == AFTER
 
 
-def test_a_key_that_a_killed_run_left_unplaced_is_cleared_away_by_whichever_host_comes_first(world: World) -> None:
+def test_unplaced_key_is_removed_by_any_first_host(world: World) -> None:
     world.rotate(kill_after=("Create the next private key", 0))
     assert len(world.files()) == 3 and not world.next.exists()
     world.numbers.reverse()
@@ -70,7 +63,7 @@ def test_a_key_that_a_killed_run_left_unplaced_is_cleared_away_by_whichever_host
     assert run.rc == 0 and world.files() == AFTER, run.output
 
 
-def test_a_removal_of_the_previous_key_that_is_killed_is_completed(world: World) -> None:
+def test_killed_removal_is_completed(world: World) -> None:
     assert world.rotate().rc == 0
     new = world.fingerprint(world.current)
     world.age(world.keys / "private.previous.pub.pem", 8 * DAY)

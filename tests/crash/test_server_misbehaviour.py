@@ -2,21 +2,16 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A table of what servers do wrong, and what comes of it: through both doors, for the task and for the run after it.
-
-With ``FAULTS_TABLE`` in the environment, the measured table is written to that file as Markdown.
-"""
+"""A table of what servers do wrong, and what comes of it: in both execution modes, for the task and for the run after it."""
 
 from __future__ import annotations
 
 import dataclasses
-import email.utils
 import json
 import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +19,7 @@ from typing import Any
 import pytest
 from support.cases import START_UP, ToDo, Try, load, once, try_all
 from support.keys import KeyPair
-from support.playbook_runs import ACCOUNTS, API_KEY, AS_A_MODULE, EXECUTION_MODES, MODULE, SID, WA_400, WA_500, WORKER, Playbooks
+from support.playbook_runs import ACCOUNTS, API_KEY, AS_A_MODULE, EXECUTION_MODES, SID, WA_400, WA_500, WORKER, Playbooks
 from support.processes import options
 from support.servers import SUCCESS, Servers, closed_port, full_queue, read_request, whole
 from support.simulator.client import Simulator
@@ -60,7 +55,7 @@ class Case:
 
     @property
     def then(self) -> str:
-        """The reason that the next run gives: what is proved is left alone, what was refused never was, all else is done again."""
+        """The reason that the next run gives: what was confirmed is left alone, what was refused never was, all else is done again."""
         return {None: "up_to_date", "rejected": "absent", "unknown": "unconfirmed"}[self.outcome]
 
     @property
@@ -95,53 +90,40 @@ ALWAYS: dict[str, Any] = {"always": True}
 LENGTH = f"Content-Length: {len(SUCCESS)}"
 RATE_LIMITED = r"HTTP 429\. .*fewer forks.* The number keeps the key it had\."
 MAYBE = r"It may or may not have been applied\. Run it again"
-WHEN_IT_LASTS = r"Kaleyra advises to try again after 5, 10 and 15 minutes, and then to ask its support\."
+WHEN_IT_LASTS = r"Kaleyra advises trying again after 5, 10 and 15 minutes, and then contacting its support\."
 NOT_CONFIRMED = rf"HTTP 200, but did not confirm success.*{MAYBE}"
-NOT_IN_TIME = rf"(no whole answer within 2 seconds|timed out).*{MAYBE}"
+NOT_IN_TIME = rf"(no complete answer within 2 seconds|timed out).*{MAYBE}"
 RESET = rf"\(2 attempts\).*(Connection reset by peer|Broken pipe|closed connection).*{MAYBE}"
 REDIRECT = r"a redirect \(HTTP 30\d\), which is not followed.*Check pod or api_url"
 
-# The slow ones come first, so that the others run beside them.
+# The slow ones come first, so that the others run beside them. One of each kind: what each kind of answer means to the core is in
+# tests/unit/plugins/module_utils/test_api.py and test_http.py.
 SLOW = [
     Case("connect-timeout", (), 2, "unknown", None, NOT_IN_TIME, timeout=2, api_url="queue"),
     *(
         Case(f"{do}-in-{where}", [{"do": do, "where": where, "apply": True, **ALWAYS}], 2, "unknown", None, NOT_IN_TIME, True, timeout=2)
-        for do in ("hang", "trickle")
-        for where in ("headers", "body")
+        for do, where in (("hang", "headers"), ("trickle", "body"))
     ),
     Case("hang-once", [{"do": "hang", "apply": True}], 2, holds=True, timeout=2),
-    Case("late-answer-once", [answer(200, SUCCESS, apply=True, delay=4)], 2, holds=True, timeout=2),
     Case("429-absurd-seconds", [retry_after(86400)], 2, holds=True, timeout=2, least=2),
-    Case("429-absurd-digits", [retry_after("9" * 400)], 2, holds=True, timeout=2, least=2),
-    Case("429-date-far-ahead", [retry_after("@DATE+3600@")], 2, holds=True, timeout=2, least=2),
     Case("429-seconds", [retry_after(2)], 2, holds=True, least=2),
     Case("500-twice-then-fine", [WA_500, WA_500], 3, holds=True, retries=2, least=1.5),
     Case("429-always", [retry_after(1, **ALWAYS)], 2, "rejected", 429, RATE_LIMITED, least=1),
 ]
 AGAIN = [
     Case("500-always", [{**WA_500, **ALWAYS}], 2, "unknown", 500, rf"HTTP 500 \(WA-500, Please try again later\)\. {WHEN_IT_LASTS} {MAYBE}"),
-    *(
-        Case(f"{status}-html-always", [answer(status, **ALWAYS)], 2, "unknown", status, rf"\(2 attempts\).*HTTP {status}\. {WHEN_IT_LASTS} {MAYBE}")
-        for status in (502, 503, 504)
-    ),
-    Case("503-html-once", [answer(503)], 2, holds=True),
+    Case("502-html-always", [answer(502, **ALWAYS)], 2, "unknown", 502, rf"\(2 attempts\).*HTTP 502\. {WHEN_IT_LASTS} {MAYBE}"),
     Case("503-applied-then-fine", [answer(503, apply=True)], 2, holds=True),
     # What one attempt may have done, a later refusal does not undo.
     Case("500-applied-then-429", [answer(500, apply=True), retry_after(0)], 2, "unknown", 429, rf"HTTP 429\..*{MAYBE}", True),
     Case("reset-applied-then-401", [{"do": "reset", "apply": True}, answer(401)], 2, "unknown", 401, MAYBE, True),
     Case("no-retries", [answer(503, **ALWAYS)], 1, "unknown", 503, r"not registered: .*HTTP 503", retries=0),
     Case("429-none", [answer(429, "slow down")], 2, holds=True),
-    Case("429-soon", [retry_after("soon")], 2, holds=True),
-    Case("429-negative", [retry_after("-5")], 2, holds=True),
-    Case("429-date-past", [retry_after("@DATE-60@")], 2, holds=True),
     Case("reset-applied-once", [{"do": "reset", "apply": True}], 2, holds=True),
     Case("reset-applied-always", [{"do": "reset", "apply": True, **ALWAYS}], 2, "unknown", None, RESET, True),
-    Case("reset-unread-once", [{"do": "reset", "unread": True}], 2, holds=True),
     Case("reset-unread-always", [{"do": "reset", "unread": True, **ALWAYS}], 2, "unknown", None, RESET),
-    Case("close-applied-always", [{"do": "close", "apply": True, **ALWAYS}], 2, "unknown", None, RESET, True),
     Case("connection-refused", (), 2, "unknown", None, r"Connection refused\. Check pod or api_url, the network", api_url="closed"),
 ]
-
 LARGE = [
     Case("64-mib", [{"do": "flood", "bytes": 64 * MIB, "apply": True}], 1, "unknown", 200, NOT_CONFIRMED, True),
     Case("64-mib-redirect", [{"do": "flood", "bytes": 64 * MIB, "status": 302}], 1, "unknown", 302, REDIRECT),
@@ -149,59 +131,34 @@ LARGE = [
     Case("gzip-bomb-1-gib", [{"do": "gzip_bomb", "apply": True}], 1, "unknown", 200, NOT_CONFIRMED, True),
     Case("headers-10000", [raw("HTTP/1.1 200 OK\n" + "A: b\n" * 10_000 + LENGTH, **ALWAYS)], 2, "unknown", None, MAYBE, True),
     Case("header-100-kb", [raw(f"HTTP/1.1 200 OK\nA: {'b' * 100_000}\n{LENGTH}", **ALWAYS)], 2, "unknown", None, MAYBE, True),
-    Case("headers-300-kb", [raw("HTTP/1.1 200 OK\n" + f"A: {'b' * 60_000}\n" * 5 + LENGTH)], holds=True),
-    Case("status-line-100-kb", [raw(f"HTTP/1.1 200 {'b' * 100_000}\n{LENGTH}", **ALWAYS)], 2, "unknown", None, MAYBE, True),
-    Case("message-60-kib", [said(message="long " * 12_000)], holds=True),
     Case("deep-json", [answer(200, "[" * 60_000, apply=True)], 1, "unknown", 200, NOT_CONFIRMED, True),
-    Case("long-integer", [answer(200, '{"code": ' + "9" * 60_000 + "}", apply=True)], 1, "unknown", 200, NOT_CONFIRMED, True),
-]
-
-UNPROVED = [
-    ("success-false", said(data={"success": False})),
-    ("success-string", said(data={"success": "true"})),
-    ("success-1", said(data={"success": 1})),
-    ("success-missing", said(data={})),
-    ("data-list", said(data=[{"success": True}])),
-    ("data-string", said(data='{"success": true}')),
-    ("data-null", said(data=None)),
-    ("code-other", said(code="WA-201")),
-    ("code-lower-case", said(code="wa-200")),
-    ("code-number", said(code=200)),
-    ("code-null", said(code=None)),
-    ("code-list", said(code=["WA-200"])),
-    ("html", answer(200, "<html>Log in to the guest network</html>")),
-    ("empty", answer(200, "", apply=True)),
-    ("cut-json", answer(200, SUCCESS[:-3], apply=True)),
-    ("two-documents", answer(200, SUCCESS + SUCCESS, apply=True)),
-    ("list", answer(200, [json.loads(SUCCESS)], apply=True)),
-    ("empty-list", answer(200, "[]", apply=True)),
-    ("null", answer(200, "null", apply=True)),
-    ("number", answer(200, "200", apply=True)),
-    ("bad-utf-8", raw(f"HTTP/1.1 200 OK\n{LENGTH}", SUCCESS.replace("Request", "\xff\xfeeques"))),
-    # Which of the two counts is the reader's choice (RFC 8259, 4): no proof.
-    ("duplicate-code", answer(200, '{"code": "WA-400", ' + SUCCESS[1:], apply=True)),
-    ("duplicate-success", answer(200, SUCCESS.replace('{"success"', '{"success": false, "success"'), apply=True)),
-]
-PROVED = [
-    ("error-string", said(error="")),
-    ("error-list", said(error=[])),
-    ("error-null", said(error=None)),
-    ("error-missing", answer(200, {"code": "WA-200", "data": {"success": True}}, apply=True)),
-    ("message-number", said(message=5)),
-    ("message-lone-surrogate", answer(200, SUCCESS.replace("Request", "\\ud800"), apply=True)),
-    ("message-escapes", said(message="\x1b[31mred\x07\r\nTASK [forged]")),
-    ("more-fields", said(data={"success": True, "more": [1, None]}, extra=True)),
-    ("type-html", answer(200, SUCCESS, apply=True, headers={"Content-Type": "text/html"})),
-    ("byte-order-mark", answer(200, "\ufeff" + SUCCESS, apply=True)),
 ]
 CONTENT = [
-    *(Case(f"200-{name}", [fault], 1, "unknown", 200, NOT_CONFIRMED, bool(fault.get("apply"))) for name, fault in UNPROVED),
-    *(Case(f"200-{name}", [fault], holds=True) for name, fault in PROVED),
     *(
-        Case(f"{status}-with-success", [answer(status, SUCCESS, apply=True)], 1, "unknown", status, rf"HTTP {status}.*{MAYBE}", True)
-        for status in (201, 206)
+        Case(f"200-{name}", [fault], 1, "unknown", 200, NOT_CONFIRMED, True)
+        for name, fault in (
+            ("success-string", said(data={"success": "true"})),
+            ("code-list", said(code=["WA-200"])),
+            ("html", answer(200, "<html>Log in to the guest network</html>", apply=True)),
+            ("cut-json", answer(200, SUCCESS[:-3], apply=True)),
+            ("bad-utf-8", raw(f"HTTP/1.1 200 OK\n{LENGTH}", SUCCESS.replace("Request", "\xff\xfeeques"))),
+            # Which of the two counts is the reader's choice (RFC 8259, 4).
+            ("duplicate-code", answer(200, '{"code": "WA-400", ' + SUCCESS[1:], apply=True)),
+            ("duplicate-success", answer(200, SUCCESS.replace('{"success"', '{"success": false, "success"'), apply=True)),
+        )
     ),
-    Case("204", [answer(204, "", apply=True)], 1, "unknown", 204, rf"HTTP 204\. {MAYBE}", True),
+    *(
+        Case(f"200-{name}", [fault], holds=True)
+        for name, fault in (
+            ("error-missing", answer(200, {"code": "WA-200", "data": {"success": True}}, apply=True)),
+            ("message-60-kib", said(message="long " * 12_000)),
+            ("message-lone-surrogate", answer(200, SUCCESS.replace("Request", "\\ud800"), apply=True)),
+            ("message-escapes", said(message="\x1b[31mred\x07\r\nTASK [forged]")),
+            ("type-html", answer(200, SUCCESS, apply=True, headers={"Content-Type": "text/html"})),
+            ("byte-order-mark", answer(200, "\ufeff" + SUCCESS, apply=True)),
+        )
+    ),
+    Case("201-with-success", [answer(201, SUCCESS, apply=True)], 1, "unknown", 201, rf"HTTP 201.*{MAYBE}", True),
 ]
 
 KEEPS = r"The number keeps the key it had\."
@@ -217,74 +174,49 @@ REFUSED = [
         *(1, "rejected", 401, rf"WA-401, API is not available for given customer.*Ask Kaleyra's support.*{KEEPS}"),
     ),
     Case("400-wa-400", [WA_400], 1, "rejected", 400, rf"WA-400, Refer to correct payload format.*WABA is onboarded.*{KEEPS}"),
-    Case("403-html", [answer(403)], 1, "rejected", 403, rf"HTTP 403\. Check sid and api_key, and that this address.*{KEEPS}"),
+    Case("403-html", [answer(403)], 1, "rejected", 403, rf"HTTP 403\. Check sid and api_key, and that this IP address.*{KEEPS}"),
     Case("404-html", [answer(404)], 1, "rejected", 404, rf"HTTP 404\. Check pod or api_url\. {KEEPS}"),
     # The server gave up waiting, which is no refusal.
     Case("408", [answer(408, apply=True)], 1, "unknown", 408, MAYBE, True),
     # Not among those that may pass.
     Case("501", [answer(501)], 1, "unknown", 501, MAYBE),
-]
-
-REDIRECTED = [
     Case(
-        f"{status}-elsewhere",
-        [answer(status, "moved", headers={"Location": f"@ELSEWHERE@/v2/{SID}/whatsapp/+14155550123/flows_encryption"})],
-        *(1, "unknown", status, REDIRECT),
-    )
-    for status in (301, 302, 303, 307, 308)
+        "307-elsewhere",
+        [answer(307, "moved", headers={"Location": f"@ELSEWHERE@/v2/{SID}/whatsapp/+14155550123/flows_encryption"})],
+        *(1, "unknown", 307, REDIRECT),
+    ),
 ]
 
 FRAMING = [
     Case("100-five-times-then-fine", [raw("HTTP/1.1 100 Continue\n\n" * 5 + f"HTTP/1.1 200 OK\n{LENGTH}")], holds=True),
-    Case("100-and-no-more", [raw("HTTP/1.1 100 Continue", "", **ALWAYS)], 2, "unknown", None, MAYBE, True),
     # Python's http.client takes other interim answers for the last one, and does not see what follows: no answer, above all no success.
     *(
         Case(name, [raw(head, body, **ALWAYS)], 2, "unknown", None, rf"interim.*{MAYBE}", True)
         for name, head, body in (
             ("103-then-fine", f"HTTP/1.1 103 Early Hints\nLink: </a>\n\nHTTP/1.1 200 OK\n{LENGTH}", SUCCESS),
-            ("102-and-no-more", "HTTP/1.1 102 Processing", ""),
             ("102-with-success-as-body", f"HTTP/1.1 102 Processing\n{LENGTH}", SUCCESS),
-            ("101-switching", "HTTP/1.1 101 Switching Protocols\nUpgrade: h2c", SUCCESS),
         )
     ),
-    Case("http-1.0", [raw(f"HTTP/1.0 200 OK\n{LENGTH}")], holds=True),
     Case("http-1.0-no-length", [raw("HTTP/1.0 200 OK")], holds=True),
-    Case("chunked", [raw("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", f"{len(SUCCESS):x}\r\n{SUCCESS}\r\n0\r\n\r\n")], holds=True),
-    # The whole document is there, whatever the length says.
-    Case("length-negative", [raw("HTTP/1.1 200 OK\nContent-Length: -5")], holds=True),
-    Case("length-not-a-number", [raw("HTTP/1.1 200 OK\nContent-Length: many")], holds=True),
     Case("length-too-short", [raw("HTTP/1.1 200 OK\nContent-Length: 20")], 1, "unknown", 200, NOT_CONFIRMED, True),
-    Case("length-zero", [raw("HTTP/1.1 200 OK\nContent-Length: 0")], 1, "unknown", 200, NOT_CONFIRMED, True),
     Case("length-too-long", [raw(f"HTTP/1.1 200 OK\n{LENGTH}0", **ALWAYS)], 2, "unknown", None, MAYBE, True),
-    Case("length-absurd", [raw(f"HTTP/1.1 200 OK\nContent-Length: {'9' * 30}", **ALWAYS)], 2, "unknown", None, MAYBE, True),
-    Case("two-lengths", [raw(f"HTTP/1.1 200 OK\n{LENGTH}\nContent-Length: 5", **ALWAYS)], 2, "unknown", None, MAYBE, True),
-    Case("bad-chunk", [raw("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", f"zz\r\n{SUCCESS}", **ALWAYS)], 2, "unknown", None, MAYBE, True),
     Case("chunk-cut-off", [raw("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", f"ff\r\n{SUCCESS}", **ALWAYS)], 2, "unknown", None, MAYBE, True),
-    Case("not-http", [raw("SSH-2.0-OpenSSH_9.6", "", **ALWAYS)], 2, "unknown", None, MAYBE, True),
-    Case("http-0.9", [{"do": "raw", "bytes": SUCCESS, "apply": True, **ALWAYS}], 2, "unknown", None, MAYBE, True),
     Case("binary-garbage", [{"do": "raw", "bytes": "\x00\xff\x1b[31m\x07" * 500, "apply": True, **ALWAYS}], 2, "unknown", None, MAYBE, True),
-    Case("no-such-status", [raw("HTTP/1.1 99999 OK", **ALWAYS)], 2, "unknown", None, MAYBE, True),
     Case("header-without-colon", [raw(f"HTTP/1.1 200 OK\nnonsense\n{LENGTH}")], holds=True),
 ]
-
 ECHOED = [
     Case("echo-400", [{"do": "echo"}], 1, "rejected", 400, rf"HTTP 400 \(WA-400 \*{{8}}.*{KEEPS}"),
     Case("echo-200", [{"do": "echo", "status": 200, "apply": True}], 1, "unknown", 200, NOT_CONFIRMED, True),
-    Case("echo-500", [{"do": "echo", "status": 500, **ALWAYS}], 2, "unknown", 500, MAYBE),
     Case("echo-in-success", [said(message=f"Thank you, {API_KEY}", error={API_KEY: API_KEY})], holds=True),
-    Case("echo-escaped", [answer(400, '{"message": "' + "".join(f"\\u{ord(c):04x}" for c in API_KEY) + '"}')], 1, "rejected", 400, r"\*{8}"),
     # Python puts these into its errors' texts.
     Case("echo-as-status", [raw(f"HTTP/1.1 {API_KEY}", **ALWAYS)], 2, "unknown", None, MAYBE, True),
-    Case("echo-as-version", [raw(f"HTTP/{API_KEY} 200 OK", **ALWAYS)], 2, "unknown", None, MAYBE, True),
-    Case("echo-as-garbage", [raw(f"api-key: {API_KEY}", **ALWAYS)], 2, "unknown", None, MAYBE, True),
-    Case("echo-in-lengths", [raw(f"HTTP/1.1 200 OK\nContent-Length: 5, {API_KEY}")], holds=True),
     Case("echo-as-chunk", [raw("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", f"{API_KEY}\r\n", **ALWAYS)], 2, "unknown", None, MAYBE, True),
     # What urllib3 cannot read of a head it writes to Python's log, which Ansible's log file takes in.
     Case("echo-in-broken-header", [raw(f"HTTP/1.1 200 OK\n{API_KEY}\n{LENGTH}")], holds=True),
     Case("echo-in-redirect", [answer(302, "", headers={"Location": f"@ELSEWHERE@/{API_KEY}", "Retry-After": API_KEY})], 1, "unknown", 302, REDIRECT),
 ]
 
-CASES = [Case("fine", holds=True), *SLOW, *AGAIN, *LARGE, *CONTENT, *REFUSED, *REDIRECTED, *FRAMING, *ECHOED]
+CASES = [Case("fine", holds=True), *SLOW, *AGAIN, *LARGE, *CONTENT, *REFUSED, *FRAMING, *ECHOED]
 BY_NAME = {case.name: case for case in CASES}
 
 
@@ -292,8 +224,8 @@ BY_NAME = {case.name: case for case in CASES}
 
 
 @dataclasses.dataclass(frozen=True)
-class ModuleAction:
-    """What came of all cases through one door.
+class Results:
+    """What came of all cases in one execution mode.
 
     :param registered: number -> fingerprint, as the simulator has it in the end
     :param elsewhere: requests that the target of the redirects got
@@ -311,20 +243,15 @@ def number_of(case: Case) -> str:
 
 
 def _faults(elsewhere: str) -> dict[str, list[dict[str, Any]]]:
-    def filled(value: Any) -> Any:
-        if isinstance(value, str):
-            value = value.replace("@ELSEWHERE@", elsewhere)
-            return re.sub(r"@DATE([+-]\d+)@", lambda found: email.utils.formatdate(time.time() + int(found[1]), usegmt=True), value)
-        if isinstance(value, dict):
-            return {name: filled(one) for name, one in value.items()}
-        return [filled(one) for one in value] if isinstance(value, list) else value
-
-    return {number_of(case): [filled(dict(fault)) for fault in case.faults] for case in CASES if case.faults}
+    """The simulator's orders for all cases."""
+    text = json.dumps({number_of(case): case.faults for case in CASES if case.faults})
+    faults: dict[str, list[dict[str, Any]]] = json.loads(text.replace("@ELSEWHERE@", elsewhere))
+    return faults
 
 
 @pytest.fixture(scope="session")
-def doors(tmp_path_factory: pytest.TempPathFactory, key: KeyPair) -> dict[str, ModuleAction]:
-    """Every case through both doors, with one run of Ansible for each."""
+def results(tmp_path_factory: pytest.TempPathFactory, key: KeyPair) -> dict[str, Results]:
+    """Every case in both execution modes, with one run of Ansible for each."""
 
     def run(folder: Path) -> dict[str, Any]:
         made = {}
@@ -335,35 +262,16 @@ def doors(tmp_path_factory: pytest.TempPathFactory, key: KeyPair) -> dict[str, M
                 for case in CASES
             ]
             # Workers wait together; modules would take the machine's few cores from one another.
-            for door, forks in ((WORKER, 50), (AS_A_MODULE, 8)):
+            for mode, forks in ((WORKER, 50), (AS_A_MODULE, 8)):
                 simulator.reset()
                 simulator.faults(_faults(elsewhere.url))
-                (folder / door).mkdir()
-                tries, everything = try_all(Playbooks(folder / door, simulator.url), to_do, key, door, forks=forks)
-                made[door] = ModuleAction(tries, simulator.registered().get(SID, {}), elsewhere.count(), everything)
-        if os.environ.get("FAULTS_TABLE"):
-            Path(os.environ["FAULTS_TABLE"]).write_text(_as_markdown(made))
-        return {"fingerprint": key.fingerprint, **made}
+                (folder / mode).mkdir()
+                tries, everything = try_all(Playbooks(folder / mode, simulator.url), to_do, key, mode, forks=forks)
+                made[mode] = Results(tries, simulator.registered().get(SID, {}), elsewhere.count(), everything)
+        return made
 
     made = once(tmp_path_factory, "server-misbehaviour", run)
-    return {door: ModuleAction(**{**made[door], "tries": load(made[door]["tries"])}) for door in EXECUTION_MODES}
-
-
-def _as_markdown(made: Mapping[str, ModuleAction]) -> str:
-    rows = [
-        "| case | attempts | seconds, worker | seconds, module | peak MiB, module | outcome | HTTP status | next run's reason |",
-        "|---|--:|--:|--:|--:|---|--:|---|",
-    ]
-    for case in CASES:
-        worker, module = (made[door].tries[case.name] for door in EXECUTION_MODES)
-        facts = worker.facts
-        outcome = facts.get("outcome", "failed" if facts["failed"] else "success")
-        cells = [
-            *(case.name, facts.get("attempts"), f"{worker.seconds:.1f}", f"{module.seconds:.1f}", f"{module.peak_mib:.0f}"),
-            *(outcome, facts.get("http_status") or "none", worker.then.get("reason")),
-        ]
-        rows.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(rows) + "\n"
+    return {mode: Results(**{**made[mode], "tries": load(made[mode]["tries"])}) for mode in EXECUTION_MODES}
 
 
 def _comparable(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -374,15 +282,10 @@ def _comparable(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {**facts, "msg": re.sub(raced, "gave no answer: as raced.", facts.get("msg", ""))}
 
 
-# --- what must hold for each case -------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", BY_NAME)
-@pytest.mark.parametrize("door", EXECUTION_MODES)
-def test_the_task_says_what_happened_and_the_next_run_does_what_is_needed(
-    door: str, name: str, doors: dict[str, ModuleAction], key: KeyPair
-) -> None:
-    case, one = BY_NAME[name], doors[door].tries[name]
+@pytest.mark.parametrize("mode", EXECUTION_MODES)
+def test_case_result_record_and_next_run(mode: str, name: str, results: dict[str, Results]) -> None:
+    case, one = BY_NAME[name], results[mode].tries[name]
     facts = one.facts
     context = json.dumps(facts, indent=1)
     assert facts["failed"] is (case.outcome is not None), context
@@ -392,73 +295,38 @@ def test_the_task_says_what_happened_and_the_next_run_does_what_is_needed(
     assert facts["reason"] == "absent" and facts["phone_number"] == number_of(case)
     assert re.search(case.says, facts.get("msg", "")), context
     assert (one.then["reason"], one.then["changed"], one.then["attempts"]) == (case.then, case.outcome is not None, 0)
+    # What the server says is shown short, printable and without the API key.
+    assert API_KEY not in context
+    for text in (facts.get(fact) or "" for fact in ("msg", "code", "message")):
+        assert text.isprintable() and len(text) < 1000, text[:2000]
+    # The record says no more than the server holds.
+    held = results[mode].registered.get(number_of(case))
+    assert (held is not None) is case.holds, "the table is wrong about the server"
+    states = [(record["phone_number"], record["state"]) for record in one.records]
+    expected = {None: ["confirmed"], "rejected": [], "unknown": ["unconfirmed"]}[case.outcome]
+    assert states == [(number_of(case), state) for state in expected] and one.leftovers == []
+    assert case.outcome is not None or one.records[0]["fingerprint"] == held
+    # It ends within its bounds.
+    assert case.least <= one.seconds <= case.bound
+    assert one.peak_mib is None if mode == WORKER else one.peak_mib is not None and one.peak_mib < MAX_MIB
 
 
 @pytest.mark.parametrize("name", BY_NAME)
-def test_the_record_says_no_more_than_the_server_holds(name: str, doors: dict[str, ModuleAction]) -> None:
-    case = BY_NAME[name]
-    for door in EXECUTION_MODES:
-        one = doors[door].tries[name]
-        held = doors[door].registered.get(number_of(case))
-        assert (held is not None) is case.holds, "the table is wrong about the server"
-        for record in one.records:
-            assert record["phone_number"] == number_of(case)
-            if record["state"] == "confirmed":
-                assert record["fingerprint"] == held
-        states = [record["state"] for record in one.records]
-        assert states == {None: ["confirmed"], "rejected": [], "unknown": ["unconfirmed"]}[case.outcome]
-        assert one.leftovers == []
-
-
-@pytest.mark.parametrize("name", BY_NAME)
-def test_it_ends_within_its_bounds(name: str, doors: dict[str, ModuleAction]) -> None:
-    case = BY_NAME[name]
-    for door in EXECUTION_MODES:
-        assert case.least <= doors[door].tries[name].seconds <= case.bound, door
-    peak = doors[AS_A_MODULE].tries[name].peak_mib
-    assert peak is not None and peak < MAX_MIB
-
-
-@pytest.mark.parametrize("name", BY_NAME)
-def test_both_doors_give_the_same_facts(name: str, doors: dict[str, ModuleAction]) -> None:
-    worker, module = (doors[door].tries[name] for door in EXECUTION_MODES)
+def test_both_modes_give_the_same_facts(name: str, results: dict[str, Results]) -> None:
+    worker, module = (results[mode].tries[name] for mode in EXECUTION_MODES)
     assert _comparable(worker.facts) == _comparable(module.facts)
     assert worker.then == module.then
 
 
-@pytest.mark.parametrize("name", BY_NAME)
-def test_what_a_server_says_is_shown_short_printable_and_without_the_api_key(name: str, doors: dict[str, ModuleAction]) -> None:
-    for door in EXECUTION_MODES:
-        facts = doors[door].tries[name].facts
-        assert API_KEY not in json.dumps(facts), door
-        for fact in ("msg", "code", "message"):
-            text = facts.get(fact) or ""
-            assert text.isprintable() and len(text) < 1000, (door, fact, text[:2000])
-
-
-# --- what must hold for all of them -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("door", EXECUTION_MODES)
-def test_no_confirmed_record_is_one_that_the_server_does_not_hold(door: str, doors: dict[str, ModuleAction]) -> None:
-    records = [record for one in doors[door].tries.values() for record in one.records if record["state"] == "confirmed"]
-    assert len(records) == sum(case.outcome is None for case in CASES)
-    assert {record["phone_number"]: record["fingerprint"] for record in records}.items() <= doors[door].registered.items()
-
-
-@pytest.mark.parametrize("door", EXECUTION_MODES)
-def test_nothing_is_sent_to_where_a_redirect_points(door: str, doors: dict[str, ModuleAction]) -> None:
-    assert doors[door].elsewhere == 0
-
-
-@pytest.mark.parametrize("door", EXECUTION_MODES)
-def test_a_server_that_echoes_the_api_key_gets_it_nowhere(door: str, doors: dict[str, ModuleAction]) -> None:
-    """Terminal, Ansible's log file, records, temporary files."""
-    lines = [line for line in doors[door].everything.split("\n") if API_KEY in line]
+@pytest.mark.parametrize("mode", EXECUTION_MODES)
+def test_redirects_get_nothing_and_the_api_key_is_nowhere(mode: str, results: dict[str, Results]) -> None:
+    """In the terminal, Ansible's log file, records and temporary files."""
+    assert results[mode].elsewhere == 0
+    lines = [line for line in results[mode].everything.split("\n") if API_KEY in line]
     assert [line[:600] for line in lines] == []
 
 
-# --- memory of the worker's way ---------------------------------------------------------------------------------------
+# --- memory in the worker ---------------------------------------------------------------------------------------------
 
 # The work as the worker does it. Ansible's own size, which is no matter of this collection, would hide what it takes.
 _WORK = """
@@ -479,12 +347,12 @@ print(json.dumps({"outcome": result.get("outcome"), "peak": peak(), "growth": pe
 
 
 @pytest.mark.parametrize("name", [case.name for case in LARGE])
-def test_the_core_stays_small_whatever_comes(name: str, key: KeyPair, tmp_path: Path) -> None:
+def test_large_answer_takes_little_memory(name: str, key: KeyPair, tmp_path: Path) -> None:
     case = BY_NAME[name]
     with Simulator(ACCOUNTS) as simulator:
         simulator.faults({number_of(case): case.faults})
         params = options(
-            simulator.url, tmp_path / "cache", number_of(case), key.public, sid=SID, api_key=API_KEY, timeout=case.timeout, retries=case.retries
+            simulator.url, tmp_path / "cache", number_of(case), key.public, timeout=case.timeout, retries=case.retries
         )
         done = subprocess.run(
             [sys.executable, "-c", _WORK], input=json.dumps(params), stdout=subprocess.PIPE, text=True, check=True, timeout=120,
@@ -499,8 +367,7 @@ def test_the_core_stays_small_whatever_comes(name: str, key: KeyPair, tmp_path: 
 # --- one connection, several numbers ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", ["103 Early Hints", "102 Processing"])
-def test_a_late_answer_about_one_number_is_no_proof_for_the_next(status: str, tmp_path: Path, key: KeyPair) -> None:
+def test_late_answer_counts_for_no_other_number(tmp_path: Path, key: KeyPair) -> None:
     """In a loop, numbers share a connection. The answer proper, which follows an interim one, is of the number asked first."""
     first, second = "+919876543210", "+919876543211"
     answered = []
@@ -511,7 +378,7 @@ def test_a_late_answer_about_one_number_is_no_proof_for_the_next(status: str, tm
         while True:
             head, dummy = await read_request(reader)
             if first in head.split("\r\n", 1)[0]:
-                writer.write(f"HTTP/1.1 {status}\r\n\r\n".encode())
+                writer.write(b"HTTP/1.1 103 Early Hints\r\n\r\n")
                 await asyncio.sleep(1)
                 writer.write(whole("200 OK"))
             else:
@@ -523,7 +390,6 @@ def test_a_late_answer_about_one_number_is_no_proof_for_the_next(status: str, tm
     task = playbooks.task(
         "loop", keywords={"loop": [first, second]}, phone_number="{{ item }}", business_public_key=key.public, retries=0
     )
-    assert MODULE in task
     results = {item.result["item"]: item.facts for item in playbooks.run_tasks([task]).of("loop", items=True)}
     # Whether the first counts is a matter of how much HTTP the libraries know. The second was refused.
     assert results[second]["failed"] and results[second]["http_status"] != 200, results

@@ -17,6 +17,7 @@ from support.simulator.client import Simulator
 pytestmark = pytest.mark.slow
 
 GROUP = "group/kaleyra.whatsapp.kaleyra"
+PING = "kaleyra.whatsapp.flows_endpoint_ping"
 
 
 def run_with(playbooks: Playbooks, execution_mode: str, defaults: dict[str, Any], tasks: list[dict[str, Any]], *args: str) -> Run:
@@ -26,7 +27,7 @@ def run_with(playbooks: Playbooks, execution_mode: str, defaults: dict[str, Any]
 
 
 @pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
-def test_modules_of_the_group_take_what_they_share(
+def test_group_defaults_reach_its_modules(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair, tmp_path: Path, execution_mode: str
 ) -> None:
     mine, other = new_number(), new_number()
@@ -51,11 +52,15 @@ def test_modules_of_the_group_take_what_they_share(
             {"name": "a task's own option wins", MODULE: {"phone_numbers": [other]}},
             {"name": "ask", INFO: {}},
             {"name": "ask for another account", INFO: {"sid": "HXAP16NOBODY97IN"}},
+            # Which is not told the account: else its options were unsupported.
+            {"name": "ping", PING: {"url": "http://127.0.0.1:1/", "business_public_key": "none"}, "ignore_errors": True},
         ],
         "-vvvv",
     )
     assert run.rc == 0, run.output
+    # The ping's key is refused before a process is started.
     assert run.modules == (["kaleyra_flows_encryption"] * 2 + ["kaleyra_flows_encryption_info"] * 2 if execution_mode == AS_A_MODULE else [])
+    assert "expected one BEGIN PUBLIC KEY block" in run.one("ping")["msg"]
     assert simulator.registered() == {SID: {mine: key.fingerprint, other: key.fingerprint}}
     asked = run.one("ask")
     assert [(n["phone_number"], n["sid"], n["as_expected"]) for n in asked["numbers"]] == [(mine, SID, True)]
@@ -64,19 +69,7 @@ def test_modules_of_the_group_take_what_they_share(
     assert_nowhere([API_KEY], {"output": run.output})
 
 
-@pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
-def test_what_concerns_one_module_alone_is_no_default_for_the_group(playbooks: Playbooks, execution_mode: str) -> None:
-    run = run_with(playbooks, execution_mode, {"force": True}, [{"name": "ask", INFO: {}, "ignore_errors": True}])
-    assert "Unsupported parameters" in run.one("ask")["msg"] and "force" in run.one("ask")["msg"]
-
-
-def test_the_endpoint_is_not_told_the_account(playbooks: Playbooks) -> None:
-    ping = {"url": "http://127.0.0.1:1/", "business_public_key": "none"}
-    run = run_with(playbooks, "worker", {"api_key": API_KEY}, [{"name": "ping", "kaleyra.whatsapp.flows_endpoint_ping": ping, "ignore_errors": True}])
-    assert "expected one BEGIN PUBLIC KEY block" in run.one("ping")["msg"]
-
-
-def test_the_role_goes_by_its_variables(playbooks: Playbooks, simulator: Simulator, key: KeyPair, tmp_path: Path) -> None:
+def test_role_ignores_group_defaults(playbooks: Playbooks, simulator: Simulator, key: KeyPair, tmp_path: Path) -> None:
     number = new_number()
     include = {"ansible.builtin.include_role": {"name": "kaleyra.whatsapp.flows_encryption"}}
     variables = {

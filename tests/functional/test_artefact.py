@@ -57,7 +57,7 @@ def artefact(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return built
 
 
-def test_it_holds_what_users_need_and_nothing_else(artefact: pathlib.Path) -> None:
+def test_artefact_holds_what_users_need_alone(artefact: pathlib.Path) -> None:
     with tarfile.open(artefact) as archive:
         files = {member.name for member in archive if member.isfile()}
     top = {name.split("/")[0] for name in files}
@@ -74,7 +74,7 @@ def test_it_holds_what_users_need_and_nothing_else(artefact: pathlib.Path) -> No
 
 
 @pytest.mark.slow
-def test_installed_from_it_modules_and_role_are_documented(artefact: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_installed_modules_and_role_are_documented(artefact: pathlib.Path, tmp_path: pathlib.Path) -> None:
     environment = {"ANSIBLE_COLLECTIONS_PATH": str(tmp_path), "PYTHONPATH": ""}
     run("ansible-galaxy", "collection", "install", "--offline", "--no-deps", "-p", str(tmp_path), str(artefact), home=tmp_path, **environment)
     for name in ("kaleyra_flows_encryption", "kaleyra_flows_encryption_info"):
@@ -84,7 +84,7 @@ def test_installed_from_it_modules_and_role_are_documented(artefact: pathlib.Pat
     assert "flows_encryption_private_key_path" in role
 
 
-def test_its_changelog_tells_of_the_version_and_of_all_that_came_with_one(artefact: pathlib.Path) -> None:
+def test_changelog_lists_the_version_and_its_contents(artefact: pathlib.Path) -> None:
     with tarfile.open(artefact) as archive:
         names = archive.getnames()
         version, changelog = (yaml.safe_load(member(archive, name)) for name in ("MANIFEST.json", "changelogs/changelog.yaml"))

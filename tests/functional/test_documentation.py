@@ -36,7 +36,7 @@ def test_examples_of_a_module_run(reader: Reader, module: str) -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
 @pytest.mark.slow
-def test_what_a_page_says_can_be_done(reader: Reader, page: str) -> None:
+def test_page_can_be_followed(reader: Reader, page: str) -> None:
     if page in AFTERWARDS:
         reader.register()
     reader.page(page)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from support.endpoint.client import Endpoint
-from support.endpoint.misbehaving import Asked, MisbehavingEndpoint, Reply, healthy
+from support.endpoint.misbehaving import MisbehavingEndpoint, Reply, healthy
 from support.keys import KeyPair, secret_lines
 from support.playbook_runs import AS_A_MODULE, EXECUTION_MODES, WORKER, Playbooks, assert_nowhere
 
@@ -45,7 +45,7 @@ def endpoint(tmp_path: Path, key: KeyPair) -> Iterator[Endpoint]:
         yield started
 
 
-def test_worker_and_module_give_the_same_results(playbooks: Playbooks, endpoint: Endpoint, key: KeyPair, other_key: KeyPair) -> None:
+def test_both_modes_give_the_same_results(playbooks: Playbooks, endpoint: Endpoint, key: KeyPair, other_key: KeyPair) -> None:
     public = playbooks.inputs / "public.pem"
     public.write_text(key.public)
     given = {"url": endpoint.url, "app_secret": APP_SECRET}
@@ -65,15 +65,15 @@ def test_worker_and_module_give_the_same_results(playbooks: Playbooks, endpoint:
         "empty url": {"url": "", "business_public_key": key.public},
         "unknown": {**given, "business_public_key": key.public, "sid": "x"},
     }
-    runs = {mode: playbooks.run_tasks([ping(name, mode, **options) for name, options in tasks.items()]) for mode in EXECUTION_MODES}
-    # All but the options that Ansible itself refuses.
-    assert (runs[WORKER].modules.count("flows_endpoint_ping"), runs[AS_A_MODULE].modules.count("flows_endpoint_ping")) == (0, len(tasks))
-    results = {mode: {name: steady(run.one(name)) for name in tasks} for mode, run in runs.items()}
-    for name in tasks:
-        worker, module = results[WORKER][name], results[AS_A_MODULE][name]
-        if name not in ("both", "neither", "empty url", "unknown"):  # Ansible's own words, which name the module in one case
-            assert worker == module, name
-        assert worker["failed"] == module["failed"] == (name not in ("active", "by path", "empty strings")), name
+    # As a module each takes a process.
+    named = {WORKER: list(tasks), AS_A_MODULE: ["by path", "empty strings", "other key", "unsigned", "timeout", "both", "empty url", "unknown"]}
+    runs = {mode: playbooks.run_tasks([ping(name, mode, **tasks[name]) for name in names]) for mode, names in named.items()}
+    assert (runs[WORKER].modules.count("flows_endpoint_ping"), runs[AS_A_MODULE].modules.count("flows_endpoint_ping")) == (0, 8)
+    results = {mode: {name: steady(runs[mode].one(name)) for name in names} for mode, names in named.items()}
+    for mode, name in ((mode, name) for mode, names in named.items() for name in names):
+        assert results[mode][name]["failed"] == (name not in ("active", "by path", "empty strings")), name
+    for name in ("by path", "empty strings", "other key", "unsigned", "timeout"):  # for the rest Ansible itself has other words
+        assert results[WORKER][name] == results[AS_A_MODULE][name], name
     verified = {
         "changed": False,
         "failed": False,
@@ -91,23 +91,22 @@ def test_worker_and_module_give_the_same_results(playbooks: Playbooks, endpoint:
     assert results[WORKER]["other key"]["fingerprint"] == other_key.fingerprint
     for name in ("http", "timeout"):
         assert "cause" not in results[WORKER][name]
+    assert "one of the following is required: business_public_key, business_public_key_path" in results[WORKER]["neither"]["msg"]
     for mode in EXECUTION_MODES:
         assert "parameters are mutually exclusive: business_public_key|business_public_key_path" in results[mode]["both"]["msg"]
-        assert "one of the following is required: business_public_key, business_public_key_path" in results[mode]["neither"]["msg"]
         assert "missing required arguments: url" in results[mode]["empty url"]["msg"]
         assert "Unsupported parameters for (kaleyra.whatsapp.flows_endpoint_ping) module: sid. " in results[mode]["unknown"]["msg"]
-    assert endpoint.answered() == [*([200, 421, 432] * 3), 421, 432] * 2
+    assert endpoint.answered() == [*([200, 421, 432] * 3), 421, 432, *([200, 421, 432] * 2), 421, 432]
 
 
-@pytest.mark.parametrize("mode", EXECUTION_MODES)
 @pytest.mark.slow
-def test_check_mode_sends_too_and_changes_nothing(playbooks: Playbooks, endpoint: Endpoint, key: KeyPair, mode: str) -> None:
-    tasks = [ping("ping", mode, url=endpoint.url, app_secret=APP_SECRET, business_public_key=key.public)]
+def test_check_mode_sends_and_changes_nothing(playbooks: Playbooks, endpoint: Endpoint, key: KeyPair) -> None:
+    tasks = [ping(mode, mode, url=endpoint.url, app_secret=APP_SECRET, business_public_key=key.public) for mode in EXECUTION_MODES]
     for arguments in (["--check", "--diff"], ["--diff"]):
         run = playbooks.run_tasks(tasks, *arguments)
-        assert run.one("ping")["active"] and run.changed() == 0
-        assert "diff" not in run.one("ping")
-    assert endpoint.answered() == [200, 421, 432] * 2
+        assert run.changed() == 0
+        assert all(run.one(mode)["active"] and "diff" not in run.one(mode) for mode in EXECUTION_MODES)
+    assert endpoint.answered() == [200, 421, 432] * 4
 
 
 @pytest.mark.slow
@@ -193,35 +192,3 @@ def test_secrets_are_nowhere(playbooks: Playbooks, key: KeyPair, mode: str, call
     assert ('"module_args"' in run.stdout) == (mode == AS_A_MODULE)
     secrets = [APP_SECRET, APP_SECRET[::-1], base64.b64encode(APP_SECRET.encode()).decode().rstrip("=")[:-1], *secret_lines(key.private)]
     assert_nowhere(secrets, {"the output": run.output, **playbooks.leftovers()})
-
-
-@pytest.mark.slow
-def test_action_group_defaults_do_not_apply(
-    playbooks: Playbooks, endpoint: Endpoint, key: KeyPair
-) -> None:
-    defaults = {"group/kaleyra.whatsapp.kaleyra": {"api_url": "{{ api_url }}", "sid": "{{ sid }}", "api_key": "{{ api_key }}"}}
-    task = ping("ping", url=endpoint.url, app_secret=APP_SECRET, business_public_key=key.public)
-    play = {"hosts": "all", "gather_facts": False, "module_defaults": defaults, "tasks": [task]}
-    run = playbooks.run([play], {"all": {"hosts": {"here": {"ansible_connection": "local"}}}})
-    assert run.one("ping")["active"]
-
-
-@pytest.mark.slow
-def test_what_an_endpoint_says_is_not_a_template(playbooks: Playbooks, key: KeyPair, tmp_path: Path) -> None:
-    """It is shown, also where the result is used in another task."""
-    mark = tmp_path / "mark"
-    status = "{{ lookup('ansible.builtin.pipe', 'touch " + str(mark) + "') }}"
-
-    def answer(asked: Asked) -> Reply:
-        return Reply(body=asked.answer({"data": {"status": status}})) if asked.content else Reply(421)
-
-    with MisbehavingEndpoint(key.private, answer) as endpoint:
-        tasks = [
-            ping("ping", keywords={"register": "flows_endpoint"}, url=endpoint.url, business_public_key=key.public),
-            {"name": "use", "ansible.builtin.set_fact": {"said": "{{ flows_endpoint | dict2items | items2dict }}"}},
-            {"name": "show", "ansible.builtin.debug": {"msg": "{{ said.msg }} {{ said.cause }}"}},
-        ]
-        run = playbooks.run_tasks(tasks)
-    assert run.one("ping")["cause"] == "not_active"
-    assert not mark.exists()
-    assert run.one("show")["msg"] == f"{run.one('ping')['msg']} not_active"

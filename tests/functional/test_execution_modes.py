@@ -106,7 +106,7 @@ def test_only_what_asks_for_a_process_gets_one(playbooks: Playbooks, simulator: 
 
 
 @pytest.mark.slow
-def test_environment_and_become_of_the_play_count_too(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
+def test_environment_and_become_of_the_play_count(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
     task = playbooks.task("register", WORKER, phone_number="{{ number }}", business_public_key=key.public)
     hosts = {"hosts": {"here": {"ansible_connection": "local", "number": new_number()}}}
     # The task's own environment is what the module gets its credentials from.
@@ -123,7 +123,7 @@ def test_environment_and_become_of_the_play_count_too(playbooks: Playbooks, simu
 
 
 @pytest.mark.slow
-def test_without_requests_on_the_controller_the_module_does_it(
+def test_module_runs_without_requests_on_controller(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair, tmp_path: Path
 ) -> None:
     hide = site(tmp_path / "hide", HIDE)
@@ -150,7 +150,7 @@ def test_without_requests_on_the_controller_the_module_does_it(
 
 @pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
 @pytest.mark.slow
-def test_an_unchanged_run_imports_neither_requests_nor_cryptography(
+def test_unchanged_run_imports_no_library(
     playbooks: Playbooks, key: KeyPair, execution_mode: str, tmp_path: Path
 ) -> None:
     imports = tmp_path / "imports"
@@ -180,7 +180,7 @@ def test_an_unchanged_run_imports_neither_requests_nor_cryptography(
 
 @pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
 @pytest.mark.slow
-def test_a_loop_goes_on_after_a_failure_and_keeps_its_connection(
+def test_loop_goes_on_and_keeps_its_connection(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair, execution_mode: str
 ) -> None:
     numbers = [new_number() for dummy in range(5)]

@@ -17,9 +17,9 @@ REGISTER = "kaleyra.whatsapp.flows_encryption"
 @pytest.mark.parametrize(
     ("playbook", "said"),
     [
-        (REGISTER, "so there is no number to register."),
-        pytest.param("kaleyra.whatsapp.rotate_flows_key", "so there is no number to register.", marks=pytest.mark.slow),
-        pytest.param("kaleyra.whatsapp.flows_key_pair", "and flows_encryption_private_key_path is not set.", marks=pytest.mark.slow),
+        (REGISTER, "so there is no number to register"),
+        pytest.param("kaleyra.whatsapp.rotate_flows_key", "so there is no number to register", marks=pytest.mark.slow),
+        pytest.param("kaleyra.whatsapp.flows_key_pair", "and flows_encryption_private_key_path is not set", marks=pytest.mark.slow),
     ],
 )
 def test_unquoted_numbers_in_yaml_are_a_failure(playbooks: Playbooks, simulator: Simulator, playbook: str, said: str) -> None:

@@ -6,7 +6,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
+import os
+import struct
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.endpoint.client import Endpoint
 from support.keys import KeyPair, secret_lines
 from support.playbook_runs import API_KEY, SID, Playbooks, Run, assert_nowhere, new_number
-from support.simulator.client import Simulator
+from support.processes import register_all
+from support.simulator.client import Simulator, waba_numbers
 
 PLAYBOOK = "kaleyra.whatsapp.flows_check"
 APP_SECRET = "App-Secret-Of-The-Check"
@@ -42,13 +49,12 @@ class Numbers:
         self.register(self.numbers, key)
 
     def register(self, numbers: list[str], key: KeyPair) -> None:
-        task = self.playbooks.task("Register", phone_numbers=numbers, business_public_key=key.public, cache_path=str(self.cache))
-        assert self.playbooks.run_tasks([task]).failed() == set()
+        assert register_all(self.playbooks.api_url, self.cache, numbers, key.public)["changed"]
 
-    def check(self, hosts: dict[str, dict[str, Any]], *args: str, **variables: Any) -> Run:
+    def check(self, hosts: dict[str, dict[str, Any]], *args: str, env: dict[str, str] | None = None, **variables: Any) -> Run:
         given = {f"flows_encryption_{name}": value for name, value in {**self.variables, **variables}.items()}
         inventory = {"all": {"hosts": hosts, "vars": given}}
-        return self.playbooks.run(PLAYBOOK, inventory, *args, env={"ANSIBLE_SHOW_CUSTOM_STATS": "1", "KALEYRA_SID": SID})
+        return self.playbooks.run(PLAYBOOK, inventory, *args, env={"ANSIBLE_SHOW_CUSTOM_STATS": "1", "KALEYRA_SID": SID, **(env or {})})
 
     def samples(self) -> dict[tuple[str, ...], float]:
         """The metrics that were written, and are read from their file only once."""
@@ -119,6 +125,68 @@ def test_check_tells_all_that_is_wrong(registered: Numbers, other_key: KeyPair) 
     assert samples[("numbers", "absent", "")] == 1 and samples[("check_ok",)] == 0
 
 
+def test_check_read_back_names_the_number_with_another_key(registered: Numbers, simulator: Simulator, other_key: KeyPair) -> None:
+    """Its record is as it should be: somebody else has set a key."""
+    good, bad = registered.numbers
+    token = "EAAtoken-of-the-check"
+    simulator.configure(access_token=token, wabas={"1001": waba_numbers(registered.numbers)})
+    simulator.hold({bad: other_key.public})
+    hosts: dict[str, dict[str, Any]] = {good: {}, bad: {}}
+    meta: dict[str, Any] = {"read_back": "meta", "meta_access_token": token, "meta_waba_ids": "1001", "meta_api_url": f"{simulator.url}/v23.0"}
+    run = registered.check(hosts, **meta)
+    stats = published(run)
+    assert run.rc != 0 and stats["by_state"] == {"ok": 1, "drifted": 1}, run.output
+    assert stats["problems"] == [f"{bad}: no longer carries the key on record ({other_key.fingerprint})."]
+    assert registered.samples()[("numbers", "drifted", other_key.fingerprint)] == 1
+    assert_nowhere([token], {"output": run.output, **registered.playbooks.leftovers()})
+
+    # Where the keys cannot be read the records count, unless reading is required.
+    for is_required in (False, True):
+        run = registered.check(hosts, **{**meta, "meta_access_token": "EAAanother-token"}, read_back_required=is_required)
+        assert (run.rc != 0) is is_required and published(run)["by_state"] == {"ok": 2}, run.output
+        assert any("read_back_required" in problem for problem in published(run)["problems"]) is is_required
+
+
+@contextlib.contextmanager
+def watched(folder: Path) -> Iterator[list[tuple[str, int]]]:
+    """Name and kind (inotify's mask) of all that is done to files in a folder."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = libc.inotify_init()
+    assert descriptor >= 0 and libc.inotify_add_watch(descriptor, os.fsencode(folder), 0xFFF & ~0x31) >= 0  # all but reading
+    events: list[tuple[str, int]] = []
+    try:
+        yield events
+        os.set_blocking(descriptor, False)
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(descriptor, 65536):
+                while data:
+                    _, mask, _, length = struct.unpack_from("iIII", data)
+                    events.append((data[16 : 16 + length].rstrip(b"\0").decode(), mask))
+                    data = data[16 + length :]
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+def test_check_metrics_appear_whole_and_readable(registered: Numbers) -> None:
+    """Also where Ansible's temporary folder is on another file system, whence nothing can be moved at once."""
+    moved_to = 0x80
+    shared = Path("/dev/shm")
+    elsewhere = shared if shared.is_dir() and shared.stat().st_dev != registered.folder.stat().st_dev else None
+    with tempfile.TemporaryDirectory(dir=elsewhere) as temporary, watched(registered.folder) as events:
+        run = registered.check({registered.numbers[0]: {}}, env={"ANSIBLE_REMOTE_TEMP": temporary})
+    assert run.rc == 0, run.output
+    assert [(name, mask) for name, mask in events if name.endswith(".prom")] == [("flows.prom", moved_to)], events
+    assert registered.metrics.stat().st_mode & 0o777 == 0o644
+    assert registered.samples()[("check_ok",)] == 1
+    assert {path.name for path in registered.folder.iterdir() if "prom" in path.name} == set()
+
+
+def test_check_metrics_that_no_collector_reads_are_refused(registered: Numbers) -> None:
+    run = registered.check({registered.numbers[0]: {}}, check_path=str(registered.folder))
+    assert run.rc != 0 and "flows_encryption_check_path" in run.text and ".prom" in run.text
+
+
 def test_check_unreachable_hosts_are_problems(registered: Numbers) -> None:
     lost = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
     number = registered.numbers[0]
@@ -134,9 +202,9 @@ def test_check_unreachable_hosts_are_problems(registered: Numbers) -> None:
 
 
 def test_check_without_inventory_is_on_all_records(registered: Numbers) -> None:
+    """And without a public key, what they should carry is not known."""
+    registered.variables["private_key_path"] = str(registered.folder / "none.pem")
     variables = {f"flows_encryption_{name}": value for name, value in registered.variables.items()}
-    for key_path, rc in ((str(registered.private), 0), (str(registered.folder / "none.pem"), 2)):
-        run = registered.playbooks.run(PLAYBOOK, {"all": {}}, variables={**variables, "flows_encryption_private_key_path": key_path})
-        assert run.rc == rc, run.output
-        assert f"2 numbers: {'0 ok, 2 unknown' if rc else '2 ok'}." in run.text
-        assert ("none.pub.pem on localhost: the public key cannot be read (" in run.text) is (rc != 0)
+    run = registered.playbooks.run(PLAYBOOK, {"all": {}}, variables=variables)
+    assert run.rc == 2 and "2 numbers: 0 ok, 2 unknown." in run.text, run.output
+    assert "none.pub.pem on localhost: the public key cannot be read (" in run.text

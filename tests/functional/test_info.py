@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from support.keys import KeyPair, secret_lines
 from support.playbook_runs import EXECUTION_MODES, INFO, SID, WA_500, Playbooks, assert_nowhere, new_number
+from support.processes import register_all
 from support.simulator.client import Simulator
 
 
@@ -20,19 +21,16 @@ def info(name: str, execution_mode: str, **options: Any) -> dict[str, Any]:
     return {**task, "environment": {"ASKS_FOR_A_PROCESS": "yes"}} if execution_mode == "module" else task
 
 
-def test_both_execution_modes_tell_the_same(playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair) -> None:
-    mine, other, lost, spoiled, missing = (new_number() for dummy in range(5))
+def test_both_modes_tell_the_same(playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair) -> None:
+    mine, other, lost, damaged, missing = (new_number() for dummy in range(5))
     simulator.faults({lost: [WA_500]})
-    tasks = [
-        playbooks.task(number, phone_number=number, business_public_key=pair.public, retries=0)
-        for number, pair in ((mine, key), (other, other_key), (lost, key), (spoiled, key))
-    ]
-    playbooks.run_tasks(tasks)
-    (path,) = playbooks.default_cache.glob(f"*{spoiled}.json")
+    for given, pair in (([mine, lost, damaged], key), ([other], other_key)):
+        register_all(simulator.url, playbooks.default_cache, given, pair.public)
+    (path,) = playbooks.default_cache.glob(f"*{damaged}.json")
     path.write_text("<b>junk</b>")
     sent = simulator.count()
 
-    numbers = [mine, other, lost, spoiled, missing]
+    numbers = [mine, other, lost, damaged, missing]
     ways: dict[str, dict[str, Any]] = {
         "all": {},
         "none given": {"pod": "", "api_url": "", "sid": "", "phone_numbers": "", "fingerprint": "", "cache_path": ""},
@@ -56,14 +54,14 @@ def test_both_execution_modes_tell_the_same(playbooks: Playbooks, simulator: Sim
                 number.pop("age")  # the one thing that time changes
         assert results["none given"] == results["all"]
         assert {n["phone_number"]: n["state"] for n in results["all"]["numbers"]} == {
-            mine: "confirmed", other: "confirmed", lost: "unconfirmed", spoiled: "unreadable"
+            mine: "confirmed", other: "confirmed", lost: "unconfirmed", damaged: "unreadable"
         }  # fmt: skip
         for name in ("these", "by key"):
             assert results[name]["summary"] == {
                 "numbers": 5,
                 "by_state": {"confirmed": 2, "unconfirmed": 1, "unreadable": 1, "absent": 1},
                 "by_fingerprint": dict.fromkeys(sorted((key.fingerprint, other_key.fingerprint)), 1),
-                "different": [other, lost, spoiled, missing],
+                "different": [other, lost, damaged, missing],
             }
             assert {n["phone_number"]: n["as_expected"] for n in results[name]["numbers"]} == {n: n == mine for n in numbers}
         for name in ("elsewhere", "no folder"):
@@ -75,13 +73,13 @@ def test_both_execution_modes_tell_the_same(playbooks: Playbooks, simulator: Sim
 
 
 @pytest.mark.slow
-def test_both_execution_modes_refuse_the_same(playbooks: Playbooks, key: KeyPair) -> None:
+def test_both_modes_refuse_the_same(playbooks: Playbooks, key: KeyPair) -> None:
     wrong: dict[str, tuple[dict[str, Any], str]] = {
-        "two hosts": ({"pod": "eu", "api_url": playbooks.api_url}, "mutually exclusive"),
+        "two hosts": ({"pod": "eu", "api_url": playbooks.api_url}, "Set at most one of pod and api_url."),
         "two keys": ({"fingerprint": key.fingerprint, "business_public_key": key.public}, "mutually exclusive"),
         "no number": ({"phone_numbers": ["shop"]}, "phone_number 'shop' is not a number in E.164"),
         "no fingerprint": ({"fingerprint": "aa:bb"}, "fingerprint 'aa:bb' is not a SHA-256 fingerprint"),
-        "a private key": ({"business_public_key": key.private}, "there is a PRIVATE key"),
+        "a private key": ({"business_public_key": key.private}, "found a PRIVATE key"),
         "no folder": ({"cache_path": "/dev/null"}, "cache_path /dev/null cannot be read: Not a directory"),
     }
     messages = []

@@ -18,51 +18,9 @@ from support.simulator.client import Simulator
 JUNK = "12 34"
 
 
-def test_check_real_check_real(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
-    numbers = [new_number() for dummy in range(4)]
-    # One twice, and in another spelling.
-    spelled = f"{numbers[0][1:4]} {numbers[0][4:8]}-{numbers[0][8:]}"
-    given, order = [numbers[2], spelled, *numbers], [numbers[2], numbers[0], numbers[1], numbers[3]]
-    caches = {execution_mode: playbooks.folder / f"records-{execution_mode}" for execution_mode in EXECUTION_MODES}
-    tasks = [
-        playbooks.task(execution_mode, execution_mode, phone_numbers=given, business_public_key=key.public, cache_path=str(cache))
-        for execution_mode, cache in caches.items()
-    ]
-
-    def each(**facts: Any) -> list[dict[str, Any]]:
-        return [{"phone_number": number, "fingerprint": key.fingerprint, **facts} for number in order]
-
-    def state(record: str, fingerprint: str | None) -> dict[str, Any]:
-        return {number: {"phone_number": number, "fingerprint": fingerprint, "record": record} for number in order}
-
-    absent = {"changed": True, "reason": "absent", "previous_fingerprint": None, "attempts": 0}
-    answered = {"attempts": 1, "http_status": 200, "code": "WA-200", "message": "Request Processed Successfully"}
-    up_to_date = {"changed": False, "reason": "up_to_date", "previous_fingerprint": key.fingerprint, "attempts": 0}
-    to_do = {
-        "changed": True,
-        "failed": False,
-        "fingerprint": key.fingerprint,
-        "attempts": 0,
-        "warnings": [
-            f"A phone number has no plus sign: {spelled} was read as {numbers[0]} (India, +91). Give numbers with plus sign and country code, quoted."
-        ],
-        "numbers": each(**absent),
-        "diff": {"before": state("absent", None), "after": state("confirmed", key.fingerprint)},
-    }
-    done = {**to_do, "attempts": 4, "numbers": each(**{**absent, **answered})}
-    nothing_to_do = {**to_do, "changed": False, "numbers": each(**up_to_date), "diff": {"before": {}, "after": {}}}
-    for mode, expected, count in ((["--check"], to_do, 0), ([], done, 8), (["--check"], nothing_to_do, 8), ([], nothing_to_do, 8)):
-        run = playbooks.run_tasks(tasks, "--diff", *mode)
-        assert {execution_mode: run.one(execution_mode) for execution_mode in EXECUTION_MODES} == dict.fromkeys(EXECUTION_MODES, expected)
-        assert run.modules == ["kaleyra_flows_encryption"]  # of the two tasks, one needed a process
-        assert simulator.count() == count
-        assert all(cache.exists() == (count > 0) for cache in caches.values())
-    assert simulator.registered() == {SID: dict.fromkeys(order, key.fingerprint)}
-
-
 @pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
 @pytest.mark.slow
-def test_each_number_has_its_own_outcome_and_every_one_is_tried(
+def test_each_number_has_its_own_outcome(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair, execution_mode: str
 ) -> None:
     good, refused, lost, last = (new_number() for dummy in range(4))
@@ -105,7 +63,7 @@ def test_each_number_has_its_own_outcome_and_every_one_is_tried(
 
 @pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
 @pytest.mark.slow
-def test_what_all_numbers_need_is_asked_of_none_in_vain(
+def test_bad_common_option_sends_nothing(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair, execution_mode: str, tmp_path: Path
 ) -> None:
     numbers = [new_number() for dummy in range(20)]
@@ -133,7 +91,7 @@ def test_what_all_numbers_need_is_asked_of_none_in_vain(
         "private": "a PRIVATE key",
         "small": "20 of 20 numbers failed. The public key is RSA with 1024 bits",
         "ca_path": "20 of 20 numbers failed. ca_path /no/ca cannot be used",
-        "cache_path": f"20 of 20 numbers failed. The record cannot be kept in cache_path {file}",
+        "cache_path": f"20 of 20 numbers failed. The record cannot be written to cache_path {file}",
         "both": "mutually exclusive: phone_number|phone_numbers",
         "neither": "one of the following is required: phone_number, phone_numbers",
         "known": "mutually exclusive: known_fingerprint|phone_numbers",
@@ -153,7 +111,7 @@ def test_what_all_numbers_need_is_asked_of_none_in_vain(
 
 
 @pytest.mark.slow
-def test_connections_are_kept_and_as_many_as_asked_for(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
+def test_as_many_connections_as_asked_for(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
     numbers = [new_number() for dummy in range(40)]
     # The first answers are late, so that all threads have a request under way.
     late = {"do": "answer", "status": 500, "delay": 1, "headers": {"Retry-After": "0"}}
@@ -164,7 +122,7 @@ def test_connections_are_kept_and_as_many_as_asked_for(playbooks: Playbooks, sim
 
 
 @pytest.mark.slow
-def test_long_work_says_how_far_it_is_and_short_work_does_not(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
+def test_long_work_shows_progress(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
     numbers = [new_number() for dummy in range(24)]
     task: dict[str, Any] = {"phone_numbers": numbers, "business_public_key": key.public}
     simulator.faults({numbers[0]: [WA_400]})
@@ -181,7 +139,7 @@ def test_long_work_says_how_far_it_is_and_short_work_does_not(playbooks: Playboo
 
 
 @pytest.mark.slow
-def test_slices_side_by_side_share_a_folder_of_records(
+def test_slices_share_a_folder_of_records(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """As automation platforms slice an inventory: several runs at once, each with numbers of its own; here they share some, too."""

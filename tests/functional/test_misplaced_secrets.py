@@ -80,7 +80,7 @@ def tasks_with(key: KeyPair, execution_mode: str) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("verbosity", ["-v", "-vvvv"])
 @pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
-def test_a_secret_in_a_wrong_option_is_not_repeated(
+def test_secret_in_a_wrong_option_is_not_repeated(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair, execution_mode: str, verbosity: str
 ) -> None:
     tasks = tasks_with(key, execution_mode)

@@ -6,12 +6,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.keys import KeyPair
-from support.playbook_runs import CLOSED_API_KEY, CLOSED_SID, EXECUTION_MODES, SID, WA_400, WA_500, Playbooks, assert_execution_mode, new_number
+from support.playbook_runs import (
+    CLOSED_API_KEY,
+    CLOSED_SID,
+    EXECUTION_MODES,
+    SID,
+    WA_400,
+    WA_500,
+    WORKER,
+    Playbooks,
+    assert_execution_mode,
+    new_number,
+)  # fmt: skip
+from support.processes import register_all
 from support.simulator.client import Simulator
 
 
@@ -22,166 +36,149 @@ def files_below(*folders: Path) -> dict[Path, tuple[bytes, int]]:
     }
 
 
-def test_check_and_real_runs_agree_and_the_second_of_each_changes_nothing(
-    playbooks: Playbooks, simulator: Simulator, key: KeyPair
-) -> None:
-    number = new_number()
-    # The same number for both execution modes, so that their results can be compared as a whole: each has records of its own.
-    caches = {execution_mode: playbooks.folder / f"records-{execution_mode}" for execution_mode in EXECUTION_MODES}
+def test_check_real_check_real(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
+    """Of one number and of a list: in both execution modes, with records of their own, the results are the same as a whole."""
+    number, *numbers = [new_number() for dummy in range(5)]
+    # One twice, and in another spelling.
+    spelled = f"{numbers[0][1:4]} {numbers[0][4:8]}-{numbers[0][8:]}"
+    listed, order = [numbers[2], spelled, *numbers], [numbers[2], numbers[0], numbers[1], numbers[3]]
+    caches = {mode: playbooks.folder / f"records-{mode}" for mode in EXECUTION_MODES}
     tasks = [
-        playbooks.task(execution_mode, execution_mode, phone_number=number, business_public_key=key.public, cache_path=str(cache))
-        for execution_mode, cache in caches.items()
+        playbooks.task(f"{name} {mode}", mode, business_public_key=key.public, cache_path=str(cache), **given)
+        for mode, cache in caches.items()
+        for name, given in (("one", {"phone_number": number}), ("list", {"phone_numbers": listed}))
     ]
-    after = {"phone_number": number, "fingerprint": key.fingerprint, "record": "confirmed"}
-    facts = {"phone_number": number, "fingerprint": key.fingerprint, "attempts": 0, "failed": False}
-    to_do = {
-        **facts,
-        "changed": True,
-        "reason": "absent",
-        "previous_fingerprint": None,
-        "diff": {"before": {"phone_number": number, "fingerprint": None, "record": "absent"}, "after": after},
-    }
-    answered = {"attempts": 1, "http_status": 200, "code": "WA-200", "message": "Request Processed Successfully"}
-    nothing_to_do = {
-        **facts,
-        "changed": False,
-        "reason": "up_to_date",
-        "previous_fingerprint": key.fingerprint,
-        "diff": {"before": after, "after": after},
-    }
 
-    run = playbooks.run_tasks(tasks, "--diff", "--check")
-    assert {execution_mode: run.one(execution_mode) for execution_mode in EXECUTION_MODES} == dict.fromkeys(EXECUTION_MODES, to_do)
-    assert run.modules == ["kaleyra_flows_encryption"]  # of the two tasks, one needed a process
-    assert simulator.count() == 0
-    assert not any(cache.exists() for cache in (*caches.values(), playbooks.default_cache))
+    def state(number: str, record: str) -> dict[str, Any]:
+        return {"phone_number": number, "fingerprint": None if record == "absent" else key.fingerprint, "record": record}
 
-    run = playbooks.run_tasks(tasks, "--diff")
-    answered_too = {**to_do, **answered}
-    assert [run.one(execution_mode) for execution_mode in EXECUTION_MODES] == [answered_too, answered_too]
-    assert run.changed() == 2
-    assert "+++ after" in run.stdout
-    assert run.stdout.count(f'+    "fingerprint": "{key.fingerprint}"') == 2
-    assert simulator.count() == 2
-    assert simulator.registered() == {SID: {number: key.fingerprint}}
-    written = files_below(*caches.values())
+    absent = {"changed": True, "reason": "absent", "previous_fingerprint": None, "attempts": 0}
+    answered = {**absent, "attempts": 1, "http_status": 200, "code": "WA-200", "message": "Request Processed Successfully"}
+    up_to_date = {"changed": False, "reason": "up_to_date", "previous_fingerprint": key.fingerprint, "attempts": 0}
+    told = f"A phone number has no plus sign: {spelled} was read as {numbers[0]} (India, +91). "
 
-    for mode in (["--check"], []):
-        run = playbooks.run_tasks(tasks, "--diff", *mode)
-        assert {execution_mode: run.one(execution_mode) for execution_mode in EXECUTION_MODES} == dict.fromkeys(EXECUTION_MODES, nothing_to_do)
-        assert run.changed() == 0
-        assert simulator.count() == 2
+    def expected(facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Results of both tasks, by what is said of each number."""
+        before, changed = ("absent", order) if facts["changed"] else ("confirmed", [])
+        one = {"failed": False, "phone_number": number, "fingerprint": key.fingerprint, **facts}
+        return {
+            "one": {**one, "diff": {"before": state(number, before), "after": state(number, "confirmed")}},
+            "list": {
+                "changed": facts["changed"],
+                "failed": False,
+                "fingerprint": key.fingerprint,
+                "attempts": len(order) * facts["attempts"],
+                "warnings": [f"{told}Write numbers with plus sign and country code, in quotes."],
+                "numbers": [{"phone_number": each, "fingerprint": key.fingerprint, **facts} for each in order],
+                "diff": {name: {each: state(each, record) for each in changed} for name, record in (("before", before), ("after", "confirmed"))},
+            },
+        }
+
+    written: dict[Path, tuple[bytes, int]] = {}
+    phases: list[tuple[list[str], dict[str, Any], int]] = [
+        (["--check", "--diff"], absent, 0), (["--diff"], answered, 10), (["--check", "--diff"], up_to_date, 10), ([], up_to_date, 10),
+    ]
+    for arguments, facts, count in phases:
+        run = playbooks.run_tasks(tasks, *arguments)
+        for mode in EXECUTION_MODES:
+            for name, result in expected(facts).items():
+                if "--diff" not in arguments:
+                    del result["diff"]
+                assert run.one(f"{name} {mode}") == result
+        assert run.modules == ["kaleyra_flows_encryption"] * 2  # of the four tasks, two needed a process
+        assert run.changed() == (4 if facts["changed"] else 0)
+        assert simulator.count() == count
+        assert all(cache.exists() == (count > 0) for cache in caches.values())
+        if facts is answered:
+            assert run.stdout.count(f'+    "fingerprint": "{key.fingerprint}"') == 2 and "+++ after" in run.stdout
+            written = files_below(*caches.values())
         assert files_below(*caches.values()) == written
+    assert not playbooks.default_cache.exists()
+    assert simulator.registered() == {SID: dict.fromkeys([number, *numbers], key.fingerprint)}
 
-    # Diff is for diff mode alone.
-    run = playbooks.run_tasks(tasks, "--check")
-    assert all("diff" not in run.one(execution_mode) for execution_mode in EXECUTION_MODES)
+
+SUCCESS: dict[str, Any] = {"failed": False, "changed": True, "http_status": 200, "code": "WA-200", "message": "Request Processed Successfully"}
+INCORRECT: dict[str, Any] = {"http_status": 401, "code": "RBC001", "message": "Incorrect SID or API key.", "outcome": "rejected"}
+CLOSED = "API is not available for given customer.Please contact support for more info"
+KEEPS, MAYBE = "keeps the key it had", "may or may not have been applied. Run it again"
+BUSY = {"do": "answer", "status": 429, "headers": {"Retry-After": "0"}, "body": {"code": "X-429", "message": "Slow"}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """A kind of answer of the API.
+
+    :param facts: of the result, apart from those that all failures share
+    :param words: of the message: its cause, and what to do
+    :param then: the reason that the next run gives
+    """
+
+    facts: dict[str, Any]
+    words: Sequence[str]
+    then: str
+    faults: Sequence[dict[str, Any]] = ()
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+ANSWERS = {
+    "success": Answer(SUCCESS, (), "up_to_date"),
+    "throttled": Answer({**SUCCESS, "attempts": 3}, (), "up_to_date", [BUSY, BUSY]),
+    "wrong key": Answer(
+        INCORRECT, ("HTTP 401", "Incorrect SID or API key.", "Check sid and api_key", KEEPS), "absent", options={"api_key": "None-Of-This"}
+    ),
+    "closed": Answer(
+        {"http_status": 401, "code": "WA-401", "message": CLOSED, "outcome": "rejected"},
+        ("HTTP 401", "API is not available", "Kaleyra's support", KEEPS),
+        "absent",
+        options={"sid": CLOSED_SID, "api_key": CLOSED_API_KEY},
+    ),
+    "payload": Answer(
+        {"http_status": 400, "code": "WA-400", "message": "Refer to correct payload format", "outcome": "rejected"},
+        ("HTTP 400", "Refer to correct payload format", "onboarded", KEEPS),
+        "absent",
+        [WA_400],
+    ),
+    "error": Answer(
+        {"http_status": 500, "code": "WA-500", "message": "Please try again later", "outcome": "unknown"},
+        ("HTTP 500", "Please try again later", MAYBE),
+        "unconfirmed",
+        [WA_500],
+        {"retries": 0},
+    ),
+    "lost": Answer({"outcome": "unknown"}, ("no answer", "Connection reset", MAYBE), "unconfirmed", [{"do": "reset", "apply": True}], {"retries": 0}),
+    # Another key, where one is registered.
+    "refused": Answer({**INCORRECT, "reason": "different"}, (KEEPS,), "up_to_date", options={"api_key": "None-Of-This"}),
+}
 
 
 @pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
-def test_results_of_each_kind_of_answer_and_what_the_next_run_makes_of_it(
+def test_each_kind_of_answer_and_the_next_run(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair, execution_mode: str
 ) -> None:
-    numbers = {name: new_number() for name in ("success", "wrong key", "closed", "payload", "error", "lost", "throttled", "kept")}
+    names = list(ANSWERS) if execution_mode == WORKER else ["throttled", "closed", "lost", "refused"]  # as a module each takes a process
+    numbers = {name: new_number() for name in names}
+    register_all(playbooks.api_url, playbooks.default_cache, [numbers["refused"]], key.public)
+    simulator.faults({numbers[name]: ANSWERS[name].faults for name in names})
 
-    def task(name: str, task_name: str | None = None, pair: KeyPair = key, **options: Any) -> dict[str, Any]:
-        options = {"business_public_key": pair.public, "phone_number": numbers[name], **options}
-        return playbooks.task(task_name or name, execution_mode, **options)
+    def task(name: str, **options: Any) -> dict[str, Any]:
+        return playbooks.task(name, execution_mode, phone_number=numbers[name], **{"business_public_key": key.public, **options})
 
-    throttled = {"do": "answer", "status": 429, "headers": {"Retry-After": "0"}, "body": {"code": "X-429", "message": "Slow"}}
-    simulator.faults(
-        {
-            numbers["payload"]: [WA_400],
-            numbers["error"]: [WA_500],
-            numbers["lost"]: [{"do": "reset", "apply": True}],
-            numbers["throttled"]: [throttled, throttled],
-        }
-    )
-    run = playbooks.run_tasks(
-        [
-            task("success"),
-            task("wrong key", api_key="Not-The-Key-Of-This-Account"),
-            task("closed", sid=CLOSED_SID, api_key=CLOSED_API_KEY),
-            task("payload"),
-            task("error", retries=0),
-            task("lost", retries=0),
-            task("throttled"),
-            task("kept"),
-            task("kept", "refused", other_key, api_key="Not-The-Key-Of-This-Account"),
-        ]
-    )
+    others = {"refused": {"business_public_key": other_key.public}}
+    run = playbooks.run_tasks([task(name, **others.get(name, {}), **ANSWERS[name].options) for name in names])
     assert_execution_mode(run, execution_mode)
     assert run.rc == 0  # every failure was ignored
-
-    def result(name: str, task_name: str | None = None, **others: Any) -> dict[str, Any]:
-        msg = run.one(task_name or name).get("msg")
-        return {
-            "changed": False,
-            "failed": True,
-            "phone_number": numbers[name],
-            "fingerprint": key.fingerprint,
-            "previous_fingerprint": None,
-            "reason": "absent",
-            "attempts": 1,
-            "msg": msg,
-            **others,
-        }
-
-    incorrect: dict[str, Any] = {"http_status": 401, "code": "RBC001", "message": "Incorrect SID or API key.", "outcome": "rejected"}
-    success: dict[str, Any] = {"http_status": 200, "code": "WA-200", "message": "Request Processed Successfully"}
-    success |= {"changed": True, "failed": False}
-    expected = {
-        "success": result("success", **success),
-        "wrong key": result("wrong key", **incorrect),
-        "closed": result(
-            "closed",
-            http_status=401,
-            code="WA-401",
-            message="API is not available for given customer.Please contact support for more info",
-            outcome="rejected",
-        ),
-        "payload": result("payload", http_status=400, code="WA-400", message="Refer to correct payload format", outcome="rejected"),
-        "error": result("error", http_status=500, code="WA-500", message="Please try again later", outcome="unknown"),
-        "lost": result("lost", outcome="unknown"),
-        "throttled": result("throttled", **success, attempts=3),
-        "kept": result("kept", **success),
-        "refused": result(
-            "kept",
-            "refused",
-            **incorrect,
-            fingerprint=other_key.fingerprint,
-            previous_fingerprint=key.fingerprint,
-            reason="different",
-        ),
-    }
-    for name in ("success", "throttled", "kept"):
-        del expected[name]["msg"]
-    assert {name: run.one(name) for name in expected} == expected
-
-    # Each message names the number, the cause and what to do.
-    words = {
-        "wrong key": ["HTTP 401", "Incorrect SID or API key.", "Check sid and api_key", "keeps the key it had"],
-        "closed": ["HTTP 401", "API is not available", "Kaleyra's support", "keeps the key it had"],
-        "payload": ["HTTP 400", "Refer to correct payload format", "onboarded", "keeps the key it had"],
-        "error": ["HTTP 500", "Please try again later", "may or may not have been applied", "Run it again"],
-        "lost": ["no answer", "Connection reset", "may or may not have been applied", "Run it again"],
-    }
-    for name, parts in words.items():
-        for part in (numbers[name], *parts):
-            assert part in run.one(name)["msg"], (name, run.one(name)["msg"])
+    for name in names:
+        result, answer = run.one(name), ANSWERS[name]
+        message = result.pop("msg", "")
+        facts = {"changed": False, "failed": True, "reason": "absent", "attempts": 1, **answer.facts}
+        mine, previous = (other_key, key.fingerprint) if name == "refused" else (key, None)
+        assert result == {"phone_number": numbers[name], "fingerprint": mine.fingerprint, "previous_fingerprint": previous, **facts}
+        assert all(part in message for part in (numbers[name], *answer.words) if answer.words), message
 
     # What the number carries after a lost answer is what the API applied, and the record does not claim to know.
     assert simulator.registered()[SID][numbers["lost"]] == key.fingerprint
     sent = simulator.count()
-    run = playbooks.run_tasks([task(name) for name in numbers if name != "closed"])
-    assert {name: run.one(name)["reason"] for name in numbers if name != "closed"} == {
-        "success": "up_to_date",
-        "wrong key": "absent",
-        "payload": "absent",
-        "error": "unconfirmed",
-        "lost": "unconfirmed",
-        "throttled": "up_to_date",
-        "kept": "up_to_date",
-    }
-    assert simulator.count() == sent + 4
-    assert simulator.registered() == {SID: {number: key.fingerprint for name, number in numbers.items() if name != "closed"}}
+    run = playbooks.run_tasks([task(name) for name in names])
+    assert {name: run.one(name)["reason"] for name in names} == {name: ANSWERS[name].then for name in names}
+    assert simulator.count() - sent == sum(ANSWERS[name].then != "up_to_date" for name in names)
+    assert simulator.registered() == {SID: dict.fromkeys(numbers.values(), key.fingerprint)}

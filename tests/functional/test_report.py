@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from support.keys import KeyPair, secret_lines
 from support.playbook_runs import API_KEY, SID, WA_500, Playbooks, assert_nowhere, new_number
+from support.processes import register_all
 from support.simulator.client import Simulator
 
 ROLE = "kaleyra.whatsapp.flows_encryption"
-REGISTER = "kaleyra.whatsapp.flows_encryption"
 REPORT = "kaleyra.whatsapp.flows_report"
 READ = "Read the records"
 WRITE = ["Write the report as JSON", "Write the report as CSV", "Write the report as a web page"]
@@ -49,8 +49,7 @@ class Fleet:
         return {"all": {"hosts": {number: {} for number in numbers}, "vars": {**self.variables, **variables}}}
 
     def register(self, *numbers: str, key: KeyPair | None = None) -> None:
-        """Register without the role's making a key pair, which takes its time."""
-        self.playbooks.run(REGISTER, self.inventory(*numbers, flows_encryption_public_key=(key or self.key).public))
+        register_all(self.playbooks.api_url, self.playbooks.folder / "records", list(numbers), (key or self.key).public)
 
     def files(self) -> dict[str, Path]:
         return {extension: self.path.with_name(f"flows.{extension}") for extension in EXTENSIONS}
@@ -145,7 +144,7 @@ def test_check_real_check_real(fleet: Fleet, simulator: Simulator, other_key: Ke
 
 
 @pytest.mark.slow
-def test_without_an_inventory_every_record_is_reported(fleet: Fleet) -> None:
+def test_without_inventory_every_record_is_reported(fleet: Fleet) -> None:
     run = fleet.playbooks.run(REPORT, "", variables=fleet.variables)
     assert run.rc == 0, run.output
     assert fleet.document()["numbers"] == fleet.rows() == []
@@ -194,7 +193,7 @@ def test_variables_of_the_play_are_used(fleet: Fleet) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_is_written_where_something_is_wrong(fleet: Fleet) -> None:
+def test_nothing_is_written_on_errors(fleet: Fleet) -> None:
     number = new_number()
     folder = fleet.playbooks.inputs / "private.pub.pem"
     folder.mkdir()

@@ -36,11 +36,11 @@ def places(playbooks: Playbooks, run: Run) -> dict[Any, str]:
 
 @pytest.mark.parametrize(("execution_mode", "callback"), [(WORKER, "ansible.posix.json"), (AS_A_MODULE, "ansible.builtin.default")])
 def test_module(playbooks: Playbooks, simulator: Simulator, key: KeyPair, execution_mode: str, callback: str) -> None:
-    numbers = {name: new_number() for name in ("success", "refused", "no proof", "error")}
+    numbers = {name: new_number() for name in ("success", "refused", "unconfirmed", "error")}
     simulator.faults(
         {
             numbers["refused"]: [{"do": "echo", "status": 400}],
-            numbers["no proof"]: [{"do": "echo", "status": 200}],
+            numbers["unconfirmed"]: [{"do": "echo", "status": 200}],
             numbers["error"]: [{"do": "echo", "status": 500}],
         }
     )
@@ -58,7 +58,7 @@ def test_module(playbooks: Playbooks, simulator: Simulator, key: KeyPair, execut
     assert (run.modules.count("kaleyra_flows_encryption") in (5, 6)) == (execution_mode == AS_A_MODULE)
     assert not run.one("success")["failed"]
     # What the server repeats is shown without the key, not left out.
-    outcomes = {"refused": "rejected", "no proof": "unknown", "error": "unknown"}
+    outcomes = {"refused": "rejected", "unconfirmed": "unknown", "error": "unknown"}
     for name, outcome in outcomes.items():
         result = run.one(name)
         assert (result["failed"], result["outcome"]) == (True, outcome)
@@ -71,7 +71,7 @@ def test_module(playbooks: Playbooks, simulator: Simulator, key: KeyPair, execut
 
 
 @pytest.mark.slow
-def test_module_in_the_background_with_the_account_from_the_environment(
+def test_module_in_the_background(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair
 ) -> None:
     background = {"async": 60, "poll": 1}

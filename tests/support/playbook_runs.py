@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Real runs of ``ansible-playbook`` in a world of their own, and what they did, read by machine."""
+"""Real runs of ``ansible-playbook``, apart from the machine's own settings, and their results read by machine."""
 
 from __future__ import annotations
 
@@ -194,6 +194,62 @@ class Playbooks:
         play = {"hosts": "all", "gather_facts": False, "tasks": tasks}
         return self.run([play], {"all": {"hosts": {"here": {"ansible_connection": "local"}}}}, *args, **settings)
 
+    def _command(
+        self, playbook: str | list[dict[str, Any]], inventory: str | Mapping[str, Any], args: Iterable[str], variables: Mapping[str, Any] | None
+    ) -> list[str]:
+        number = next(self._count)
+        if not isinstance(playbook, str):
+            playbook = str(self._input(f"play{number}.yml", json.dumps(playbook, indent=2)))
+        if isinstance(inventory, str):
+            hosts = self._input(f"inventory{number}.ini", inventory)
+        else:
+            hosts = self._input(f"inventory{number}.yml", json.dumps(inventory, indent=2))
+        python = {"ansible_python_interpreter": str(self.interpreter)}
+        extra = {**python, "api_url": self.api_url, "sid": SID, "api_key": API_KEY, **(variables or {})}
+        given = ("-i", str(hosts), "-e", f"@{self._input(f'variables{number}.yml', json.dumps(extra))}")
+        return [str(self.programs / "ansible-playbook"), *given, *args, playbook]
+
+    def _environment(self, env: Mapping[str, str] | None) -> dict[str, str]:
+        for path in (self._processes, self._recorder):
+            path.write_text("")
+        return {
+            "PATH": f"{self.programs}:{os.environ['PATH']}",
+            "LANG": "C.UTF-8",
+            "HOME": str(self.home),
+            "TMPDIR": str(self.temporary),
+            "ANSIBLE_CONFIG": str(self._settings),
+            "ANSIBLE_COLLECTIONS_PATH": COLLECTIONS,
+            "ANSIBLE_HOME": str(self.home / ".ansible"),
+            "ANSIBLE_REMOTE_TEMP": str(self.temporary / "remote"),
+            "ANSIBLE_ASYNC_DIR": str(self.temporary / "async"),
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_CALLBACK_PLUGINS": str(FOLDER / "callback_plugins"),
+            "ANSIBLE_CALLBACKS_ENABLED": "recorder",
+            "RECORDER_FILE": str(self._recorder),
+            "PROCESSES_FILE": str(self._processes),
+            **(env or {}),
+        }
+
+    def start(
+        self,
+        playbook: list[dict[str, Any]],
+        inventory: Mapping[str, Any],
+        *args: str,
+        env: Mapping[str, str] | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start a run, to be killed: what it prints goes to the file ``output``."""
+        with (self.logs / "output").open("wb") as output:
+            return subprocess.Popen(
+                self._command(playbook, inventory, args, variables),
+                cwd=self.inputs,
+                env=self._environment(env),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
     def run(
         self,
         playbook: str | list[dict[str, Any]],
@@ -210,47 +266,12 @@ class Playbooks:
         :param variables: extra variables, by way of a file
         :param kill_after: name of a task, and how many of its results come before the one after which all processes are killed
         """
-        number = next(self._count)
-        if not isinstance(playbook, str):
-            playbook = str(self._input(f"play{number}.yml", json.dumps(playbook, indent=2)))
-        if isinstance(inventory, str):
-            hosts = self._input(f"inventory{number}.ini", inventory)
-        else:
-            hosts = self._input(f"inventory{number}.yml", json.dumps(inventory, indent=2))
-        extra = {
-            "ansible_python_interpreter": str(self.interpreter),
-            "api_url": self.api_url,
-            "sid": SID,
-            "api_key": API_KEY,
-            **(variables or {}),
-        }
-        for path in (self._processes, self._recorder):
-            path.write_text("")
+        kill = {"KILL_AFTER": "{}#{}".format(*kill_after)} if kill_after else {}
         done = subprocess.run(
-            [
-                str(self.programs / "ansible-playbook"),
-                *("-i", str(hosts), "-e", f"@{self._input(f'variables{number}.yml', json.dumps(extra))}", *args, playbook),
-            ],
+            self._command(playbook, inventory, args, variables),
             check=False,
             cwd=self.inputs,
-            env={
-                "PATH": f"{self.programs}:{os.environ['PATH']}",
-                "LANG": "C.UTF-8",
-                "HOME": str(self.home),
-                "TMPDIR": str(self.temporary),
-                "ANSIBLE_CONFIG": str(self._settings),
-                "ANSIBLE_COLLECTIONS_PATH": COLLECTIONS,
-                "ANSIBLE_HOME": str(self.home / ".ansible"),
-                "ANSIBLE_REMOTE_TEMP": str(self.temporary / "remote"),
-                "ANSIBLE_ASYNC_DIR": str(self.temporary / "async"),
-                "ANSIBLE_NOCOLOR": "1",
-                "ANSIBLE_CALLBACK_PLUGINS": str(FOLDER / "callback_plugins"),
-                "ANSIBLE_CALLBACKS_ENABLED": "recorder",
-                "RECORDER_FILE": str(self._recorder),
-                "PROCESSES_FILE": str(self._processes),
-                **({"KILL_AFTER": "{}#{}".format(*kill_after)} if kill_after else {}),
-                **(env or {}),
-            },
+            env=self._environment({**kill, **(env or {})}),
             capture_output=True,
             text=True,
             timeout=300,  # against a run that hangs, not a measure
@@ -283,7 +304,7 @@ class Playbooks:
 
 
 def assert_execution_mode(run: Run, execution_mode: str) -> None:
-    """Prove by the processes which way every task with the module has gone."""
+    """Check by the processes in which mode every task with the module was run."""
     tasks = [o for o in run.outcomes if o.action == MODULE and o.status in ("ok", "failed") and "results" not in o.result]
     assert tasks
     expected = len(tasks) if execution_mode == AS_A_MODULE else 0

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The core in processes of its own, at the price of a fork: to be killed, robbed of rights, put on a full disk."""
+"""The core without Ansible: in the test's own process, or in a fork that can be killed, lose its rights, or have a full disk."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ from ansible_collections.kaleyra.whatsapp.plugins.module_utils._libraries import
 from ansible_collections.kaleyra.whatsapp.plugins.modules.kaleyra_flows_encryption import SPEC
 
 from support.keys import KeyPair
-
-SID = "HXAP16FIRE00097IN"
-API_KEY = "Under-Fire-Api-Key-77c1"
+from support.playbook_runs import API_KEY, SID
 
 # Before the first fork, so that no child spends its short life on imports.
 load_requests()
@@ -116,3 +114,8 @@ def options(api_url: str, cache_path: Path | str, phone_number: str | None, publ
 def register(params: dict[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
     """The task's result, as both execution modes return it."""
     return SPEC.run(params, check_mode=check_mode, diff_mode=False)
+
+
+def register_all(api_url: str, cache_path: Path | str, numbers: list[str], public_key: str, **given: Any) -> dict[str, Any]:
+    """Registrations that a test begins with, without the time that a run of Ansible takes."""
+    return register(options(api_url, cache_path, None, public_key, phone_numbers=numbers, **given))

@@ -11,11 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.kaleyra.whatsapp.plugins.modules.kaleyra_flows_encryption import SPEC
-
 from support.endpoint.client import Endpoint
 from support.keys import fingerprint_of, openssl
 from support.playbook_runs import API_KEY, CHECKOUT, SID, Playbooks, Run, new_number
+from support.processes import register_all
 from support.simulator.client import Simulator
 
 ROTATE = "kaleyra.whatsapp.rotate_flows_key"
@@ -64,14 +63,7 @@ class World:
         """What the role did some days ago, without the time that a run takes."""
         public = self.keys / "private.pub.pem"
         public.write_text(openssl("pkey", "-in", self.current, "-passin", f"pass:{self.passphrase}", "-pubout"))
-        for number in self.numbers:
-            self.register_one(number, public.read_text())
-
-    def register_one(self, number: str, public_key: str) -> None:
-        params = {name: option.get("default") for name, option in SPEC.argument_spec.items()}
-        params.update(api_url=self.simulator.url, sid=SID, api_key=API_KEY, phone_number=number)
-        params.update(business_public_key=public_key, cache_path=str(self.folder / "records"))
-        assert SPEC.run(params, check_mode=False, diff_mode=False)["changed"]
+        assert register_all(self.simulator.url, self.folder / "records", self.numbers, public.read_text())["changed"]
 
     def rotate(self, *args: str, kill_after: tuple[str, int] | None = None, **variables: Any) -> Run:
         return self.playbooks.run(ROTATE, self.inventory(**variables), *args, kill_after=kill_after)

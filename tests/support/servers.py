@@ -27,7 +27,8 @@ class Servers:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._listening: list[asyncio.AbstractServer] = []
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
 
     def start(self, handler: Handler, *, host: str = "127.0.0.1", certificate: Path | None = None) -> int:
         """Serve every connection with the handler, and return the port."""
@@ -54,9 +55,19 @@ class Servers:
         return self
 
     def __exit__(self, *dummy: object) -> None:
-        for server in self._listening:
-            self._loop.call_soon_threadsafe(server.close)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _end(self) -> None:
+        for server in self._listening:
+            server.close()
+        handlers = asyncio.all_tasks() - {asyncio.current_task()}
+        for handler in handlers:
+            handler.cancel()
+        await asyncio.gather(*handlers, return_exceptions=True)
+        await asyncio.sleep(0)  # for the connections to be closed
 
 
 class MisbehavingServer:

@@ -4,7 +4,7 @@
   if (!source) return; // no numbers, no table
 
   const data = JSON.parse(document.getElementById("data").textContent);
-  const CHUNK = 200; // rows that a browser lays out at once without a wait
+  const CHUNK = 200; // rows that a browser can lay out without a noticeable delay
 
   // The worst comes first.
   const STATUSES = {
@@ -29,7 +29,7 @@
   });
 
   const byText = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
-  // Unknown is more than every known value. With no key expected, the rarest key is the most conspicuous.
+  // Unknown sorts after every known value. If no key is expected, the rarest key comes first.
   const last = (value) => (value === null ? "\uffff" : value);
   const byAccount = (a, b) => byText(last(a.api), last(b.api)) || byText(last(a.sid), last(b.sid));
   const rarity = (row) => (row.status === "ok" ? carriers.get(row.key) : 0);
@@ -143,7 +143,7 @@
     text.focus();
   });
   more.addEventListener("click", () => show(CHUNK));
-  // On paper nobody can ask for more, or look up when that was and what was left out.
+  // A printed page shows all rows, the time of printing and the filters.
   addEventListener("beforeprint", () => {
     show(matching.length - shown);
     const filters = [text.value.trim() && `"${text.value.trim()}"`, ...[status, key].map((control) => control.value && control.selectedOptions[0].text)];

@@ -5,5 +5,5 @@
 """A Flow endpoint of its own process, and a phone that sends to it.
 
 What decrypts and encrypts is pywa's, which this project did not write. It holds any number of private keys, as an endpoint must while a
-key is rotated, and loads them anew on SIGHUP.
+key is rotated, and loads them again on SIGHUP.
 """

@@ -55,7 +55,7 @@ class Endpoint:
         os.kill(self.pid, signal.SIGHUP)
 
     def answered(self) -> list[int]:
-        """HTTP statuses of all its answers, in order. One proof is [200, 421], and with an app secret [200, 421, 432]."""
+        """HTTP statuses of all its answers, in order. A verification is [200, 421], and with an app secret [200, 421, 432]."""
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(self.url.replace("/flows", "/answered"), timeout=20) as answer:
             return list(json.load(answer))
 
@@ -68,7 +68,7 @@ class Endpoint:
 
 
 class Phone:
-    """Sends messages under the public key that it has cached, and fetches the key anew when the endpoint answers 421.
+    """Sends messages under the public key that it has cached, and fetches the key again when the endpoint answers 421.
 
     ``fetch`` returns the PEM that is registered at this moment. A message is lost when the endpoint does not take it under the key that
     was just fetched either, or answers anything else.

@@ -6,18 +6,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
-import ssl
-import threading
-import time
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pywa import utils as pywa
+
+from support.servers import Servers, read_request
 
 ACTIVE = {"data": {"status": "active"}}
 TAG_BYTES = 16
@@ -56,8 +55,13 @@ class Reply:
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    reason: str | None = None
+    reason: str = ""
     delay: float = 0
+
+    def encode(self) -> bytes:
+        headers = {"Content-Type": "text/plain", "Content-Length": str(len(self.body)), **self.headers}
+        lines = [f"HTTP/1.1 {self.status} {self.reason}", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+        return "\r\n".join(lines).encode("latin-1") + self.body
 
 
 def healthy(asked: Asked) -> Reply:
@@ -75,46 +79,28 @@ class MisbehavingEndpoint:
     def __init__(self, private_key: str, behave: Callable[[Asked], Reply | None] = healthy, *, certificate: Path | None = None) -> None:
         self.behave = behave
         self.requests: list[Asked] = []
-        endpoint = self
+        self._private_key = private_key
+        self._servers = Servers()
+        self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self._servers.start(self._handle, certificate=certificate)}/flows"
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                asked = _read(dict(self.headers), body, private_key)
-                endpoint.requests.append(asked)
-                reply = endpoint.behave(asked)
-                if reply is None:
-                    return
-                time.sleep(reply.delay)
-                self.send_response(reply.status, reply.reason)
-                for name, value in {"Content-Type": "text/plain", "Content-Length": str(len(reply.body)), **reply.headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(reply.body)
-
-            def log_message(self, *dummy: Any) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *dummy: Any) -> None:
-                """Who asked is gone: it refused the certificate, or gave up."""
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        if certificate:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate)
-            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self._server.server_port}/flows"
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head, body = await read_request(reader)
+            headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
+            asked = _read(headers, body, self._private_key)
+            self.requests.append(asked)
+            reply = self.behave(asked)
+            if reply is None:
+                return
+            await asyncio.sleep(reply.delay)
+            writer.write(reply.encode())
+            await writer.drain()
 
     def __enter__(self) -> MisbehavingEndpoint:
         return self
 
     def __exit__(self, *dummy: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._servers.__exit__()
 
 
 def _read(headers: dict[str, str], body: bytes, private_key: str) -> Asked:

@@ -91,7 +91,7 @@ async def _serve(options: argparse.Namespace, handler: Handler, context: ssl.SSL
     runner = make_runner(handler)
     await runner.setup()
     try:
-        # The backlog leaves room for a benchmark that opens its connections all at once.
+        # The backlog is long enough for a benchmark that opens its connections all at once.
         await web.TCPSite(runner, options.host, options.port, ssl_context=context, backlog=1024).start()
         host = f"[{options.host}]" if ":" in options.host else options.host
         url = f"{'https' if context else 'http'}://{host}:{runner.addresses[0][1]}"

@@ -73,6 +73,8 @@ _UNAVAILABLE_TEXT = "API is not available for given customer.Please contact supp
 UNAVAILABLE = _documented(401, "WA-401", _UNAVAILABLE_TEXT, {}, _UNAVAILABLE_TEXT)
 BAD_PAYLOAD = _documented(400, "WA-400", "Refer to correct payload format", {}, {"payload": "Incorrect payload format"})
 SERVER_ERROR = _documented(500, "WA-500", "Please try again later", {}, {"error": "Internal server error"})
+# By other pages of the vendor, which print its code so.
+THROTTLED = _documented(429, "WA429", "Too many requests", {}, {"error": "Too many requests"})
 
 # Not in the vendor's table: what any web server says to a request that is not for this API.
 NOT_FOUND = Answer(404, None, b"404: Not Found", "text/plain")
@@ -131,7 +133,7 @@ def _parse_form(body: bytes) -> PublicKey | None:
         return None
     if not isinstance(key, RSAPublicKey) or key.key_size != KEY_BITS:
         return None
-    # Writing the key anew and comparing bytes settles all the rest at once: encoding of every character, columns of
+    # Encoding the key again and comparing bytes settles all the rest at once: encoding of every character, columns of
     # the PEM, PKCS#1, text around it, a second key, further fields, newlines at the end.
     pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode().rstrip("\n")
     if body != urlencode({FIELD: pem}).encode():

@@ -6,10 +6,11 @@
 
 | request | meaning |
 |---|---|
-| `GET /_simulator/state` | what is registered, the last 10,000 API requests, how many requests and connections, and requests by URL and method |
+| `GET /_simulator/state` | what is registered, the last 10,000 API requests, counts of requests and connections, and what limits did |
 | `GET /_simulator/count` | `request_count` alone, cheap |
 | `DELETE /_simulator/state` | forget everything, faults and settings too |
 | `PUT /_simulator/faults` | replace the faults, see `_faults` |
+| `PUT /_simulator/throttling` | limit the rate of accounts: SID -> limit, see `_throttling` |
 | `PUT /_simulator/settings` | change settings of reading back, see `_held` |
 | `PUT /_simulator/held` | change what numbers carry: number -> PEM, `{"pem": ..., "status": ...}`, or null for none |
 
@@ -23,6 +24,7 @@ import json
 import socket
 import struct
 import sys
+import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -31,7 +33,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from . import _faults, _held, _rules
+from . import _faults, _held, _rules, _throttling
 
 STEERING = "/_simulator/"
 MAX_REMEMBERED = 10_000
@@ -98,6 +100,7 @@ class Handler:
         self._methods: dict[str, Counter[str]] = {}
         self._settings = _held.Settings()
         self._held = _held.HeldKeys()
+        self._throttling: dict[str, _throttling.Throttling] = {}
         # Weak, because ids of closed connections come back for new ones.
         self._connections: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
 
@@ -168,6 +171,10 @@ class Handler:
             )
         if answer is _rules.READ_BACK and phone_number is not None:
             answer = _held.kaleyra_answer(self._settings.kaleyra_get, self._held.visible(phone_number))
+        limit = self._throttling.get(sid) if sid and fault is None else None
+        refused = limit.refuse(time.monotonic()) if limit else None
+        if refused is not None:
+            answer = _rules.THROTTLED
         if answer is _rules.SUCCESS and (fault is None or fault.apply):
             assert sid is not None and phone_number is not None and key is not None
             numbers = self._registered.setdefault(sid, {})
@@ -197,7 +204,7 @@ class Handler:
         if pause:
             await asyncio.sleep(pause)
         if fault is None:
-            return web.Response(status=answer.status, body=answer.body, content_type=answer.content_type)
+            return web.Response(status=answer.status, headers=refused, body=answer.body, content_type=answer.content_type)
         if whole is not None:
             return web.Response(status=whole.status, reason=whole.reason, headers=whole.headers, body=whole.body)
         return await self._misbehave(request, fault)
@@ -234,7 +241,7 @@ class Handler:
         if what == ("DELETE", "state"):
             self._forget()
             return web.Response(status=204)
-        changes = {"faults": self._orders.replace, "settings": self._settings.update, "held": self._hold}
+        changes = {"faults": self._orders.replace, "settings": self._settings.update, "held": self._hold, "throttling": self._throttle}
         change = changes.get(what[1]) if request.method == "PUT" else None
         if change is None:
             return web.Response(status=404, text=f"there is: GET count, GET state, DELETE state, PUT {', PUT '.join(changes)}\n")
@@ -248,6 +255,11 @@ class Handler:
         for number, held in _held.read_held(document).items():
             self._held.set(number, held)
 
+    def _throttle(self, document: Any) -> None:
+        if not isinstance(document, dict):
+            raise ValueError("throttling must be a JSON object of SID -> limit")
+        self._throttling = {sid: _throttling.Throttling(limit) for sid, limit in document.items()}
+
     def _state(self) -> dict[str, Any]:
         return {
             "registered": self.registered(),
@@ -255,6 +267,7 @@ class Handler:
             "request_count": self._request_count,
             "connection_count": self._connection_count,
             "methods": self._methods,
+            "throttling": {sid: limit.outcome() for sid, limit in self._throttling.items()},
         }
 
 

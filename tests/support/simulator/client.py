@@ -177,6 +177,15 @@ class Simulator:
         """
         self._steer("PUT", "faults", faults)
 
+    def throttle(self, limits: Mapping[str, Mapping[str, Any]]) -> None:
+        """Limit the rate of accounts, by SID: see ``_throttling.Throttling``."""
+        self._steer("PUT", "throttling", limits)
+
+    def throttled(self, sid: str) -> dict[str, float]:
+        """Requests of a limited account that were ``accepted`` and ``refused``, and the ``seconds`` from the first to the last."""
+        outcome: dict[str, float] = self.state()["throttling"][sid]
+        return outcome
+
     def configure(self, **settings: Any) -> None:
         """Change how both APIs read back: the settings are those of `_held.Settings`."""
         self._steer("PUT", "settings", settings)

@@ -2,12 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What other tests rely on: the simulator is as strict as the vendors' pages, and its faults are what they are called."""
+"""What other tests rely on: the simulator is as strict as the vendors' pages.
+
+That its faults are what they are called is seen where they are met: test_http.py, test_api.py and tests/crash/test_server_misbehaviour.py.
+"""
 
 from __future__ import annotations
 
 import base64
-import gzip
 import hashlib
 import json
 import os
@@ -85,7 +87,7 @@ def outcome(response: requests.Response) -> tuple[int, Any]:
 # --- Kaleyra's API ----------------------------------------------------------------------------------------------------
 
 
-def test_success_is_the_documented_answer(simulator: Simulator) -> None:
+def test_success_is_as_documented(simulator: Simulator) -> None:
     response = call(simulator)
     assert (response.status_code, response.json()) == (200, SUCCESS)
     assert simulator.registered() == {SID: {NUMBER: FINGERPRINT}}
@@ -102,7 +104,7 @@ def test_success_is_the_documented_answer(simulator: Simulator) -> None:
         (CLOSED_SID, {**HEADERS, "api-key": "wrong"}),
     ],
 )
-def test_wrong_credentials_are_refused_before_the_payload(simulator: Simulator, sid: str, headers: dict[str, str]) -> None:
+def test_credentials_are_checked_before_the_payload(simulator: Simulator, sid: str, headers: dict[str, str]) -> None:
     response = call(simulator, path=path_of(sid=sid), headers=headers, body=b"junk")
     assert (response.status_code, response.json()) == (
         401,
@@ -110,7 +112,7 @@ def test_wrong_credentials_are_refused_before_the_payload(simulator: Simulator, 
     )
 
 
-def test_account_without_the_api_gets_its_error_as_a_string(simulator: Simulator) -> None:
+def test_unavailable_api_has_its_error_as_a_string(simulator: Simulator) -> None:
     response = call(simulator, path=path_of(sid=CLOSED_SID))
     assert (response.status_code, response.json()) == (401, {"code": "WA-401", "message": UNAVAILABLE, "data": {}, "error": UNAVAILABLE})
 
@@ -139,11 +141,11 @@ def test_body_must_be_exact(simulator: Simulator, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("number", ["%2B919876543210", "919876543210", "+91", "+91-9876543210"])
-def test_number_must_be_e164_with_a_literal_plus(simulator: Simulator, number: str) -> None:
+def test_number_must_be_e164_with_plus(simulator: Simulator, number: str) -> None:
     assert outcome(call(simulator, path=path_of(number))) == (400, "WA-400")
 
 
-def test_content_type_and_method_and_path_must_be_exact(simulator: Simulator) -> None:
+def test_content_type_method_path_must_be_exact(simulator: Simulator) -> None:
     assert outcome(call(simulator, headers={**HEADERS, "Content-Type": f"{FORM}; charset=utf-8"})) == (400, "WA-400")
     assert call(simulator, "PUT").status_code == 405
     assert call(simulator, path=path_of() + "/").status_code == 404
@@ -182,30 +184,7 @@ def test_both_apis_tell_the_key_in_every_shape(simulator: Simulator) -> None:
     assert simulator.methods() == {"GET": 14, "POST": 3}
 
 
-def test_key_can_become_visible_late(simulator: Simulator) -> None:
-    simulator.configure(kaleyra_get="flat", visible_after=0.5)
-    call(simulator)
-    assert "business_public_key" not in call(simulator, "GET").json()
-    time.sleep(0.5)
-    assert call(simulator, "GET").json()["business_public_key"] == PEM
-
-
-def test_phone_numbers_are_paged(simulator: Simulator) -> None:
-    numbers = waba_numbers([f"+91987654{i:04}" for i in range(5)], verified_name="Shop")
-    simulator.configure(access_token=TOKEN, wabas={WABA: numbers}, page_size=2)
-    seen: list[dict[str, Any]] = []
-    edge = "phone_numbers?fields=id,display_phone_number&limit=100"
-    while True:
-        page = read(simulator, WABA, edge).json()
-        seen += page["data"]
-        if "next" not in page["paging"]:
-            break
-        assert TOKEN in page["paging"]["next"]  # as Meta's has it
-        edge = f"phone_numbers?fields=id,display_phone_number&after={page['paging']['cursors']['after']}"
-    assert seen == [{"display_phone_number": number["display_phone_number"], "id": number["id"]} for number in numbers]
-
-
-def test_meta_refuses_in_its_own_envelope(simulator: Simulator) -> None:
+def test_meta_refuses_in_its_envelope(simulator: Simulator) -> None:
     simulator.configure(access_token=TOKEN, wabas={WABA: waba_numbers([NUMBER])})
     wrong_token, unknown_object = read(simulator, token="x"), read(simulator, "99")
     assert (wrong_token.status_code, wrong_token.json()["error"]["code"]) == (401, 190)
@@ -245,42 +224,7 @@ def test_answer_and_apply(simulator: Simulator) -> None:
     assert simulator.registered() == {SID: {NUMBER: FINGERPRINT}}
 
 
-def raw_post(simulator: Simulator) -> socket.socket:
-    parts = urlsplit(simulator.url)
-    connection = socket.create_connection((str(parts.hostname), int(parts.port or 0)), timeout=10)
-    body = field(PEM)
-    head = f"POST {path_of()} HTTP/1.1\r\nHost: x\r\napi-key: {API_KEY}\r\nContent-Type: {FORM}\r\nContent-Length: {len(body)}\r\n\r\n"
-    connection.sendall(head.encode() + body)
-    return connection
-
-
-def read_all(connection: socket.socket) -> bytes:
-    return b"".join(iter(lambda: connection.recv(2**20), b""))
-
-
-def test_connection_faults(simulator: Simulator) -> None:
-    faults: list[dict[str, Any]] = [{"do": "reset"}, {"do": "close", "apply": True}, {"do": "hang", "seconds": 0.2}, {"do": "raw", "bytes": "\xff{"}]
-    simulator.faults({"*": faults})
-    with raw_post(simulator) as connection, pytest.raises(ConnectionResetError):
-        connection.recv(1)
-    for expected in (b"", b"", b"\xff{"):
-        start = time.monotonic()
-        with raw_post(simulator) as connection:
-            assert read_all(connection) == expected
-    assert time.monotonic() - start < 5
-    assert simulator.registered() == {SID: {NUMBER: FINGERPRINT}}
-
-
-def test_body_faults(simulator: Simulator) -> None:
-    simulator.faults({"*": [{"do": "trickle", "interval": 0.001}, {"do": "flood", "bytes": 3_000_000}, {"do": "gzip_bomb", "bytes": 3_000_000}]})
-    assert call(simulator).json() == SUCCESS
-    assert len(call(simulator).content) == 3_000_000
-    with raw_post(simulator) as connection:
-        wire = read_all(connection).partition(b"\r\n\r\n")[2]
-    assert len(wire) < 10_000 and len(gzip.decompress(wire)) == 3_000_000
-
-
-def test_echo_repeats_the_secret_and_the_log_does_not(simulator: Simulator) -> None:
+def test_log_does_not_tell_the_secret(simulator: Simulator) -> None:
     simulator.faults({"*": [{"do": "echo", "always": True}]})
     assert API_KEY in call(simulator).json()["message"]
     assert TOKEN in read(simulator).json()["message"]
@@ -295,10 +239,10 @@ def test_counts_and_reset(simulator: Simulator) -> None:
         call(simulator)
     assert (simulator.count(), simulator.state()["connection_count"]) == (3, 3)
     simulator.reset()
-    assert simulator.state() == {"registered": {}, "requests": [], "request_count": 0, "connection_count": 0, "methods": {}}
+    assert simulator.state() == {"registered": {}, "requests": [], "request_count": 0, "connection_count": 0, "methods": {}, "throttling": {}}
 
 
-def test_state_file_outlives_the_process(tmp_path: Path) -> None:
+def test_state_file_keeps_registrations(tmp_path: Path) -> None:
     with Simulator(ACCOUNTS, state_file=tmp_path / "state.json") as first:
         call(first)
     with Simulator(ACCOUNTS, state_file=tmp_path / "state.json") as second:
@@ -312,7 +256,7 @@ def test_failure_to_start_is_reported() -> None:
         Simulator({"a/b": "key"})
 
 
-def test_it_does_not_outlive_its_parent() -> None:
+def test_simulator_ends_with_its_parent() -> None:
     program = "import time; from support.simulator.client import Simulator; s = Simulator({'A': 'key'}); print(s.url, flush=True); time.sleep(60)"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment, text=True) as parent:

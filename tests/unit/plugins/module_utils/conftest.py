@@ -21,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.configuration import set_hypothesis_home_dir
 from support.keys import fingerprint_of, openssl_bytes
+from support.processes import options
 from support.servers import MisbehavingServer, Servers
 from support.simulator.client import Simulator
 
@@ -68,34 +69,9 @@ def params(simulator: Simulator, tmp_path: Path, public_pem: Callable[[str], str
     """All of the module's options, those that matter to the test given by name."""
 
     def make(**given: Any) -> dict[str, Any]:
-        options = {
-            "pod": None,
-            "api_url": simulator.url,
-            "sid": SID,
-            "api_key": API_KEY,
-            "phone_number": None if "phone_numbers" in given else NUMBER,
-            "phone_numbers": None,
-            "business_public_key": public_pem("rsa-2048"),
-            "business_public_key_path": None,
-            "known_fingerprint": None,
-            "cache_path": str(tmp_path / "cache"),
-            "cache_valid_time": None,
-            "force": False,
-            "timeout": 20,
-            "retries": 0,
-            "concurrency": 8,
-            "max_requests_per_second": None,
-            "validate_certs": True,
-            "ca_path": None,
-            "read_back": "none",
-            "read_back_required": False,
-            "meta_access_token": None,
-            "meta_waba_ids": None,
-            "meta_phone_number_ids": None,
-            "meta_api_url": f"{simulator.url}/v23.0",
-        }
-        assert given.keys() <= options.keys()
-        return {**options, **given}
+        account = {"sid": SID, "api_key": API_KEY, "meta_api_url": f"{simulator.url}/v23.0"}
+        number = None if "phone_numbers" in given else NUMBER
+        return {**options(simulator.url, tmp_path / "cache", number, public_pem("rsa-2048"), **account), **given}
 
     return make
 

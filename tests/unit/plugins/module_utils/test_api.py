@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _rate_limit
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._account import make_account
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._api import FlowsEncryptionApi
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import ApiError, OutcomeUnknown, Rejected
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import MAX_BODY
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._rate_limit import RateLimiter
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._retry import pause_before_retry
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._steps import run_steps
 from support.simulator.client import Simulator
 
 NUMBER = "+919876543210"
@@ -31,7 +32,7 @@ Fault = dict[str, Any]
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses asked for, which nobody waits for here. They are what is under test, not the sleeping."""
     asked: list[float] = []
-    monkeypatch.setattr(_rate_limit.RateLimiter, "wait", lambda self, seconds=0.0: asked.append(seconds))
+    monkeypatch.setattr(RateLimiter, "wait", lambda self, seconds=0.0: asked.append(seconds))
     return asked
 
 
@@ -48,7 +49,7 @@ def call(simulator: Simulator, public_pem: Callable[[str], str]) -> Call:
         simulator.faults({NUMBER: faults})
         account = make_account(None, simulator.url + path, sid, api_key)
         api = FlowsEncryptionApi(account, timeout, retries)
-        return api.set_public_key(NUMBER, pem or public_pem("rsa-2048").rstrip("\n"))
+        return run_steps(api.set_public_key(NUMBER, pem or public_pem("rsa-2048").rstrip("\n")), api.rate_limiter)
 
     return make
 
@@ -186,10 +187,10 @@ def test_a_documented_refusal_is_final_and_says_what_to_do(
     [
         (400, ""),
         (401, "Check sid and api_key."),
-        (403, "this address may use the API"),
+        (403, "this IP address may use the API"),
         (404, "Check pod or api_url"),
         (405, ""),
-        (407, "proxy's user and password"),
+        (407, "user and password of the proxy"),
         (409, ""),
         (413, ""),
         (415, ""),
@@ -323,8 +324,8 @@ def test_an_unknown_certificate_points_to_ca_path(odd_server: Callable[..., Any]
     openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-keyout", both, "-out", tmp_path / "certificate")
     both.write_bytes((tmp_path / "certificate").read_bytes() + both.read_bytes())
     account = make_account(None, f"https://127.0.0.1:{odd_server(b'', both).port}", SID, API_KEY)
-    with pytest.raises(OutcomeUnknown, match="certificate verify failed: self.signed certificate.* give it with ca_path"):
-        FlowsEncryptionApi(account, 20, 0).set_public_key(NUMBER, "x")
+    with pytest.raises(OutcomeUnknown, match="certificate verify failed: self.signed certificate.* set ca_path"):
+        run_steps(FlowsEncryptionApi(account, 20, 0).set_public_key(NUMBER, "x"), RateLimiter())
 
 
 # --- pauses -----------------------------------------------------------------------------------------------------------
@@ -479,5 +480,5 @@ def test_codes_mean_the_same_with_and_without_hyphen(call: Call, code: str) -> N
 
 @pytest.mark.parametrize("status", [429, 500])
 def test_failure_that_lasts_passes_on_the_advice_of_the_vendor(call: Call, status: int) -> None:
-    with pytest.raises(ApiError, match="again after 5, 10 and 15 minutes, and then to ask its support"):
+    with pytest.raises(ApiError, match="again after 5, 10 and 15 minutes, and then contacting its support"):
         call(_answer(status), retries=0)

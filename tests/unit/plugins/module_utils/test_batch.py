@@ -18,10 +18,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _api, _batch, _batch_summary
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._batch import register_batch
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import OutcomeUnknown, Rejected, SomeFailed
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._batch import register
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import post
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registration import register
 from support.simulator.client import Simulator
 
 Params = Callable[..., dict[str, Any]]
@@ -34,13 +32,13 @@ RESET = {"do": "reset"}
 
 
 def _all(params: dict[str, Any], *, check_mode: bool = False, progress: Callable[[str], None] = lambda words: None) -> dict[str, Any]:
-    return register_batch(params, check_mode=check_mode, progress=progress)
+    return register(params, check_mode=check_mode, progress=progress)
 
 
 def _failed(params: dict[str, Any], **options: Any) -> tuple[str, dict[str, Any]]:
-    with pytest.raises(SomeFailed) as caught:
-        _all(params, **options)
-    return str(caught.value), caught.value.details
+    result = _all(params, **options)
+    assert result["failed"]
+    return result["msg"], result
 
 
 def _by_number(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -86,12 +84,7 @@ def test_numbers_of_a_list_end_as_they_would_alone(
         else:
             results[way] = {}
             for number in numbers.values():
-                try:
-                    facts = register(params(phone_number=number, **given), check_mode=False)
-                except OutcomeUnknown as exc:
-                    facts = {**exc.details, "failed": True, "msg": str(exc)}
-                except Rejected as exc:
-                    facts = {**exc.details, "failed": True, "msg": str(exc)}
+                facts = register(params(phone_number=number, **given), check_mode=False)
                 results[way][number] = {name: value for name, value in facts.items() if name not in ("warnings", "diff")}
         records[way] = {}
         for path in sorted(cache.iterdir()):
@@ -142,6 +135,40 @@ def test_lists_that_overlap_send_each_number_once(params: Params, simulator: Sim
     assert simulator.registered() == {SID: dict.fromkeys(NUMBERS, fingerprint(K1))}
 
 
+def test_a_number_that_pauses_holds_no_thread(params: Params, simulator: Simulator) -> None:
+    paused, other = NUMBERS[:2]
+    simulator.faults({paused: [{"do": "answer", "status": 503, "headers": {"Retry-After": "2"}}]})
+    assert _all(params(phone_numbers=[paused, other], retries=1, concurrency=1))["changed"]
+    assert [request["phone_number"] for request in simulator.requests()] == [paused, other, paused]
+
+
+def test_a_key_that_becomes_visible_late_holds_no_thread(params: Params, simulator: Simulator, public_pem: Named) -> None:
+    simulator.hold(dict.fromkeys(NUMBERS[:2], public_pem(K2)))
+    simulator.configure(kaleyra_get="flat", visible_after=2)
+    result = _all(params(phone_numbers=NUMBERS[:2], concurrency=1, read_back="kaleyra"))
+    assert [number["verified"] for number in result["numbers"]] == [True, True]
+    sent = [(request["method"], request["phone_number"]) for request in simulator.requests()]
+    last_of_the_first = len(sent) - sent[::-1].index(("GET", NUMBERS[0]))
+    assert sent.index(("POST", NUMBERS[1])) < last_of_the_first
+
+
+def test_lists_that_wait_for_each_other_s_numbers_both_end(params: Params, simulator: Simulator) -> None:
+    """Each pauses with the lock that the other one waits for, and its one thread must not wait too."""
+    simulator.faults({number: [{"do": "answer", "status": 503, "headers": {"Retry-After": "1"}}] for number in NUMBERS[:2]})
+    results: list[dict[str, Any]] = []
+    orders = [NUMBERS[:2], NUMBERS[1::-1]]
+    threads = [
+        threading.Thread(target=lambda given: results.append(_all(params(phone_numbers=given, retries=1, concurrency=1))), args=(given,))
+        for given in orders
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(results) == 2 and not any("failed" in result for result in results)
+    assert simulator.count() == 4
+
+
 def test_warnings_are_told_once_for_numbers_that_share_them(params: Params) -> None:
     options = params(phone_numbers=NUMBERS)
     _all(options)
@@ -179,7 +206,7 @@ def test_an_error_that_many_share_is_returned_once(
     # What differs from the first one stays.
     assert (third["reason"], third["previous_fingerprint"]) == ("different", fingerprint(K2))
     for number, result in zip(NUMBERS[3:], others):
-        assert result == {"phone_number": number, "changed": False, "failed": True, "outcome": "rejected", "msg": f"As {NUMBERS[0]}."}
+        assert result == {"phone_number": number, "changed": False, "failed": True, "outcome": "rejected", "msg": f"Same error as for {NUMBERS[0]}."}
 
 
 def test_numbers_without_a_plus_give_one_warning(params: Params, simulator: Simulator) -> None:
@@ -238,11 +265,16 @@ def test_an_account_s_limit_is_found_and_no_number_is_lost_to_it(params: Params,
     assert result["changed"] and result["attempts"] == simulator.count() == 24
 
 
-def test_where_the_api_throttles_for_ever_each_number_ends_within_its_attempts(params: Params, simulator: Simulator) -> None:
+def test_where_the_api_throttles_for_ever_the_list_ends(params: Params, simulator: Simulator) -> None:
+    """Neither hammered nor asked for hours: the limit is the account's, so that the numbers that are left need not be tried."""
     simulator.faults({"*": [{**THROTTLED, "headers": {"Retry-After": "0"}, "always": True}]})
-    message, details = _failed(params(phone_numbers=NUMBERS[:4], retries=1, timeout=1))
-    assert {(number["outcome"], number["attempts"]) for number in details["numbers"]} == {("rejected", 2)}
+    message, details = _failed(params(phone_numbers=NUMBERS[:20], retries=1, timeout=1, concurrency=2))
+    assert {number["outcome"] for number in details["numbers"]} == {"rejected"}
+    attempts = [number["attempts"] for number in details["numbers"]]
+    assert sum(attempts) == simulator.count() < 20 and max(attempts) <= 2
+    assert any("has refused every request for 3 seconds" in number["msg"] for number in details["numbers"])
     assert "max_requests_per_second" in message
+    assert not list(Path(params()["cache_path"]).glob("*.json"))  # each number carries what it carried
 
 
 # --- bounds -----------------------------------------------------------------------------------------------------------
@@ -262,9 +294,9 @@ def test_how_far_it_is_is_said_now_and_then(params: Params, simulator: Simulator
 def test_an_unchanged_list_starts_no_thread_and_loads_no_library(params: Params, run: Callable[..., str]) -> None:
     code = """
 import json, sys, threading
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._batch import register_batch
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._batch import register
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import post
-result = register_batch(json.loads(sys.argv[1]), check_mode=False, progress=print)
+result = register(json.loads(sys.argv[1]), check_mode=False, progress=print)
 print(result["changed"], threading.active_count(), *(name for name in ("requests", "cryptography") if name in sys.modules))
 """
     options = json.dumps(params(phone_numbers=NUMBERS))
@@ -274,14 +306,14 @@ print(result["changed"], threading.active_count(), *(name for name in ("requests
 
 _MEMORY = """
 import json, sys, tracemalloc
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._batch import register_batch
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._batch import register
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import post
 params = json.loads(sys.argv[1])
 def peak(first, count):
     numbers = [f"+91{first + n}" for n in range(count)]
     tracemalloc.reset_peak()
     before = tracemalloc.get_traced_memory()[0]
-    result = register_batch({**params, "phone_numbers": numbers}, check_mode=sys.argv[2] == "check", progress=lambda words: None)
+    result = register({**params, "phone_numbers": numbers}, check_mode=sys.argv[2] == "check", progress=lambda words: None)
     assert result["changed"]
     return tracemalloc.get_traced_memory()[1] - before
 tracemalloc.start()
@@ -299,7 +331,7 @@ def test_a_number_takes_less_than_three_kilobytes(mode: str, params: Params, run
 
 _INTERRUPTED = """
 import json, signal, sys
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._batch import register_batch
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._batch import register
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import post
 
 class Interrupted(BaseException):
@@ -311,11 +343,11 @@ def interrupt(*_):
 signal.signal(signal.SIGALRM, interrupt)
 params = json.loads(sys.argv[1])
 try:
-    register_batch(params, check_mode=False, progress=print)
+    register(params, check_mode=False, progress=print)
 except Interrupted:
     print("interrupted", flush=True)
 sys.stdin.readline()
-result = register_batch({**params, "phone_numbers": params["phone_numbers"][:20], "max_requests_per_second": None}, check_mode=False, progress=print)
+result = register({**params, "phone_numbers": params["phone_numbers"][:20], "max_requests_per_second": None}, check_mode=False, progress=print)
 print(sum(number["changed"] for number in result["numbers"]), flush=True)
 """
 

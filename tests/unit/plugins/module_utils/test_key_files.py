@@ -341,7 +341,7 @@ def test_lock_held_by_another_process(world: World, monkeypatch: pytest.MonkeyPa
 
 def test_compare_names_what_differs(world: World) -> None:
     one, other = Run(world, **BEGIN).advance(1), Run(world, **BEGIN).advance()
-    with pytest.raises(KeyPairError, match=r"not what this run's plan was made from: the current key is .* and was .*Another run") as caught:
+    with pytest.raises(KeyPairError, match=r"have changed since this run made its plan: the current key is .* and was .*Another run") as caught:
         one.stage()
     assert other.plan["target"][:11] in str(caught.value)
 
@@ -349,7 +349,7 @@ def test_compare_names_what_differs(world: World) -> None:
 def test_key_that_another_run_is_registering_is_not_removed(world: World) -> None:
     slow = Run(world, **LATER).advance(5)
     fast = Run(world, **BEGIN_AND_REMOVE).advance()
-    assert "another run has begun to register it" in fast.result["obstacles"][0]
+    assert "another run began to register it" in fast.result["obstacles"][0]
     # It registers the key that has been replaced, and says so.
     slow.advance()
     assert slow.stopped
@@ -402,6 +402,25 @@ def test_promotion_time(world: World) -> None:
     assert keys.previous_since == keys.current_since
 
 
+def test_runs_in_two_time_zones_agree(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On when a key was made and promoted."""
+    with monkeypatch.context() as patch:
+        for zone, hours, action, retires in (
+            ("America/Los_Angeles", 0, "begin", False),
+            ("Asia/Kolkata", 0, "keep", False),
+            ("America/Los_Angeles", 5, "keep", True),
+        ):
+            if hours:
+                promoted = time.time() - hours * 3600
+                os.utime(world.folder / "private.previous.pub.pem", (promoted, promoted))
+            patch.setenv("TZ", zone)
+            time.tzset()
+            plan = Run(world, rotate_after="1d", keep_previous="4h").advance().plan
+            assert (plan["action"], plan["retires"]) == (action, retires), zone
+    time.tzset()
+    assert world.names() == {"private.pem", "private.pub.pem"}
+
+
 @pytest.mark.parametrize(
     ("path", "following", "public"),
     [
@@ -430,11 +449,11 @@ def test_unusable_current_key(world: World, keys: list[bytes]) -> None:
     world.current.write_bytes(b"")
     assert "is empty" in error()
     world.current.write_bytes(keys[0][:900])
-    assert "damaged or no private key" in error()
+    assert "damaged or not a private key" in error()
     world.current.write_bytes(pem_of(ec.generate_private_key(ec.SECP256R1()), b"open sesame"))
     assert "protected by a passphrase" in error()
     world.current.unlink()
-    assert "There is no private key in private_key_path" in error()
+    assert "There is no private key at private_key_path" in error()
     world.current.mkdir()
     assert "is not a file" in error()
     world.current.rmdir()
@@ -448,7 +467,7 @@ def test_passphrases(world: World, form: str) -> None:
     plain = world.fingerprint(world.current)
     world.current.write_bytes(pem_of(key, b"open sesame", form))
     assert KeyFiles(str(world.current), passphrase="open sesame").read().current == plain
-    with pytest.raises(KeyPairError, match="is not its passphrase"):
+    with pytest.raises(KeyPairError, match="is wrong"):
         KeyFiles(str(world.current), passphrase="wrong").read()
     world.current.write_bytes(pem_of(key, None, form))
     assert KeyFiles(str(world.current), passphrase="not needed").read().current == plain
@@ -488,6 +507,6 @@ def test_promote_refuses_a_key_that_was_not_registered(world: World, middle: str
     path.unlink()
     path.write_bytes(next(world.pems))
     before = {path.name: path.read_bytes() for path in world.folder.iterdir() if path.suffix == ".pem"}
-    with pytest.raises(KeyPairError, match="not what this run's plan was made from"):
+    with pytest.raises(KeyPairError, match="have changed since this run made its plan"):
         run.promote()
     assert {path.name: path.read_bytes() for path in world.folder.iterdir() if path.suffix == ".pem"} == before

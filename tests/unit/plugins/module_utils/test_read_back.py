@@ -18,6 +18,7 @@ from ansible_collections.kaleyra.whatsapp.plugins.module_utils._held_key import 
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._rate_limit import RateLimiter
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._read_back import make_read_back
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._reader import Reader
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._steps import run_steps
 from support.simulator.client import Simulator, waba_numbers
 
 SID, API_KEY, TOKEN = "HXAP16TESTING97IN", "A0b1C2d3E4+/f5G6=h7", "EAAtoken/+=.secret"
@@ -64,7 +65,7 @@ def read(account: Account, options: Callable[..., dict[str, Any]]) -> Read:
         source = make_read_back(options(**given), account, RateLimiter())
         assert source
         looked_up = source.prepare([number])
-        held, attempts = source.read(number)
+        held, attempts = run_steps(source.read(number), RateLimiter())
         return held, looked_up + attempts
 
     return read_one
@@ -122,7 +123,7 @@ def test_what_cannot_be_read_cannot_be_told(
 
 
 @pytest.mark.parametrize("code", [4, 80007, 130429])
-def test_throttling_is_read_from_metas_error_and_tried_again(
+def test_throttling_by_metas_error_is_tried_again(
     code: int, read: Read, simulator: Simulator, public_pem: Callable[[str], str], fingerprint: Callable[[str], str]
 ) -> None:
     simulator.hold({NUMBER: public_pem("rsa-2048")})
@@ -138,7 +139,7 @@ def test_ids_are_looked_up_once_for_a_list(
     simulator.hold(dict.fromkeys(numbers, public_pem("rsa-2048")))
     source = make_read_back(options(meta_waba_ids=[WABA, OTHER_WABA]), account, RateLimiter())
     assert source and source.prepare(numbers) == 4  # 3 pages and 1
-    assert all(source.read(number)[0].fingerprint for number in numbers)
+    assert all(run_steps(source.read(number), RateLimiter())[0].fingerprint for number in numbers)
     assert simulator.count() == 34
 
 
@@ -161,7 +162,7 @@ def test_pages_that_do_not_end_are_given_up(read: Read, simulator: Simulator, mo
     page = {"data": [], "paging": {"cursors": {"after": "MQ=="}, "next": "https://x/"}}
     simulator.faults({WABA: [{"do": "answer", "status": 200, "body": page, "always": True}]})
     held, attempts = read()
-    assert held.unknown and "pages that do not end" in held.unknown and attempts == 2
+    assert held.unknown and "endless series of pages" in held.unknown and attempts == 2
     monkeypatch.setattr(_graph_api, "_MAX_PAGES", 3)
     pages = [{"data": [], "paging": {"cursors": {"after": str(n)}, "next": "https://x/"}} for n in range(5)]
     simulator.faults({WABA: [{"do": "answer", "status": 200, "body": page} for page in pages]})
@@ -172,12 +173,12 @@ def test_pages_that_do_not_end_are_given_up(read: Read, simulator: Simulator, mo
     ("fault", "told"),
     [
         ({"do": "answer", "status": 403, "body": {"error": {"message": "(#200) Permissions error", "code": 200}}}, "Meta's error 200 ((#200) Perm"),
-        ({"do": "answer", "status": 200, "body": {"data": {}}}, "no list of phone numbers"),
+        ({"do": "answer", "status": 200, "body": {"data": {}}}, "not a list of phone numbers"),
         ({"do": "answer", "status": 404, "body": "<html>"}, "HTTP 404"),
         ({"do": "reset"}, "gave no answer"),
     ],
 )
-def test_account_that_cannot_be_listed_leaves_its_numbers_untold(fault: dict[str, Any], told: str, read: Read, simulator: Simulator) -> None:
+def test_unlisted_account_leaves_its_numbers_unknown(fault: dict[str, Any], told: str, read: Read, simulator: Simulator) -> None:
     simulator.faults({WABA: [{**fault, "always": True}]})
     held, dummy = read()
     assert held.unknown and told in held.unknown and WABA in held.unknown and TOKEN not in held.unknown
@@ -202,14 +203,14 @@ def test_number_of_no_account_or_of_two_is_an_error(read: Read, simulator: Simul
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"meta_access_token": "EAA\nx"}, "meta_access_token has a blank, a line break"),
+        ({"meta_access_token": "EAA\nx"}, "meta_access_token contains a space, a line break"),
         ({"meta_access_token": None}, "needs meta_access_token"),
         ({"meta_waba_ids": ["WABA-1"]}, "'WABA-1' is not the ID"),
         ({"meta_waba_ids": [WABA, "1/../2"]}, "is not the ID"),
         ({"meta_waba_ids": []}, "needs meta_waba_ids"),
         ({"meta_waba_ids": None, "meta_phone_number_ids": {NUMBER: "x"}}, "'x' is not the ID of a phone number"),
         ({"meta_waba_ids": None, "meta_phone_number_ids": {"x": "1"}}, "not a number in E.164"),
-        ({"meta_api_url": "http://graph.example.com"}, "meta_api_url 'http://graph.example.com' would send the access token in clear"),
+        ({"meta_api_url": "http://graph.example.com"}, "meta_api_url 'http://graph.example.com' would send the access token unencrypted"),
         ({"meta_api_url": "https://graph.example.com/?x"}, "meta_api_url"),
         ({"read_back": "none", "read_back_required": True}, "read_back_required needs a source"),
     ],

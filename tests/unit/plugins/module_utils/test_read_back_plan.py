@@ -42,7 +42,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("held", HELD)
 @pytest.mark.parametrize("record", RECORDS)
-def test_every_record_with_everything_that_can_be_held(record: str, held: str) -> None:
+def test_every_record_with_every_held_key(record: str, held: str) -> None:
     wanted, other, none = EXPECTED[record]
     columns = {"valid": wanted, "no-status": wanted, "mismatch": "mismatch", "other": other, "other-mismatch": other, "none": none}
     plan = plan_from_held(RECORDS[record], HELD[held], WANTED, force=record == "forced")
@@ -55,7 +55,7 @@ def test_every_record_with_everything_that_can_be_held(record: str, held: str) -
 
 
 @pytest.mark.parametrize("record", RECORDS)
-def test_where_it_cannot_be_told_the_record_counts_with_a_warning(record: str) -> None:
+def test_unknown_held_key_leaves_the_record_to_count(record: str) -> None:
     plan = plan_from_held(RECORDS[record], HeldKey(unknown="HTTP 405."), WANTED, force=False)
     assert plan._replace(warning=None) == RECORDS[record]._replace(warning=None)
     assert plan.warning and "HTTP 405." in plan.warning and (RECORDS[record].warning or "") in plan.warning

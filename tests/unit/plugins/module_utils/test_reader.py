@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._rate_limit import RateLimiter
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._reader import Reader
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._steps import run_steps
 from support.simulator.client import Simulator
 
 NUMBER = "+919876543210"
@@ -22,8 +23,8 @@ class Recording(RateLimiter):
     def wait(self, seconds: float = 0.0) -> None:
         pass
 
-    def throttled(self, seconds: float, started: float | None = None) -> None:
-        self.throttled_for.append(seconds)
+    def refused(self, asked: float, started: float) -> None:
+        self.throttled_for.append(asked)
 
 
 @pytest.mark.parametrize(
@@ -36,5 +37,5 @@ def test_rate_limiter_hears_what_the_server_asks_for(status: int, headers: dict[
     simulator.faults({NUMBER: [fault]})
     limiter = Recording()
     url = f"{simulator.url}/v2/HXAP16TESTING97IN/whatsapp/{NUMBER}/flows_encryption"
-    Reader(timeout=20, retries=1, rate_limiter=limiter).get(url, {}, is_throttled=lambda answer: answer.status == 400)
+    run_steps(Reader(timeout=20, retries=1, rate_limiter=limiter).get(url, {}, is_throttled=lambda answer: answer.status == 400), limiter)
     assert limiter.throttled_for == expected

@@ -611,7 +611,7 @@ for each in (record.exclusive(5), record.registering(key)):
         lines = run(_PREPARED + code, str(folder), NUMBER).splitlines()
         assert len(lines) == 2
         for line in lines:
-            assert line.startswith(f"The record cannot be kept in cache_path {folder}: Permission denied. ")
+            assert line.startswith(f"The record cannot be written to cache_path {folder}: Permission denied. ")
             assert "known_fingerprint" in line
         assert list(folder.iterdir()) == []
 
@@ -630,7 +630,7 @@ def test_a_cache_path_of_another_kind_is_named_before_anything_is_sent(
     make: Callable[[Path], object], cause: str, record: RecordFile, folder: Path
 ) -> None:
     make(folder)
-    with pytest.raises(RecordError, match=rf"^The record cannot be kept in cache_path {folder}: .*({cause})"), record.exclusive(5):
+    with pytest.raises(RecordError, match=rf"^The record cannot be written to cache_path {folder}: .*({cause})"), record.exclusive(5):
         pytest.fail("the body ran")
 
 

@@ -121,10 +121,10 @@ def number(phone_number: str = ONE, registered: str | None = B, uses_this_pair: 
         ([number()], [], None),
         ([number()], [KnownRecord(ONE, (B,))], None),
         ([number(registered=None)], [KnownRecord(ONE, (B,))], None),  # registered by an earlier batch
-        ([number(registered=None)], [], f"without the key in this run: {ONE}"),
-        ([number(registered=A)], [], f"without the key in this run: {ONE}"),
-        ([number(registered=None)], [KnownRecord(ONE, (C,))], f"without the key in this run: {ONE}"),
-        ([number(registered=None)], [KnownRecord(ONE, (B, C))], f"without the key in this run: {ONE}"),
+        ([number(registered=None)], [], f"numbers without the key in this run: {ONE}"),
+        ([number(registered=A)], [], f"numbers without the key in this run: {ONE}"),
+        ([number(registered=None)], [KnownRecord(ONE, (C,))], f"numbers without the key in this run: {ONE}"),
+        ([number(registered=None)], [KnownRecord(ONE, (B, C))], f"numbers without the key in this run: {ONE}"),
         # Another run has begun to register something else since.
         ([number()], [KnownRecord(ONE, (A, B))], f"may still carry the other key .*: {ONE}"),
         # Numbers outside this run, or of another account.
@@ -137,7 +137,7 @@ def number(phone_number: str = ONE, registered: str | None = B, uses_this_pair: 
         # Numbers of another pair are judged by their records alone.
         ([number(), number(TWO, None, False)], [], None),
         ([number(), number(TWO, None, False)], [KnownRecord(TWO, (A, C))], f"may still carry the other key .*: {TWO}"),
-        ([number(), number(TWO, None, None)], [], f"not reached by this run yet, and without a record: {TWO}"),
+        ([number(), number(TWO, None, None)], [], f"numbers that this run has not reached, without a record: {TWO}"),
         ([number(), number(TWO, None, None)], [KnownRecord(TWO, (C,))], None),
     ],
 )
@@ -152,7 +152,7 @@ def test_obstacles(numbers: list[KnownNumber], records: list[KnownRecord], obsta
 
 def test_obstacles_limited_run() -> None:
     assert find_obstacles([number()], [], target=B, other=A, limited=True) == [
-        "this run is limited (--limit), so it does not see every number"
+        "this run is limited (--limit), so it does not cover every number"
     ]
 
 

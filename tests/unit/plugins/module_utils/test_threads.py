@@ -10,7 +10,18 @@ from typing import Any
 
 import pytest
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._rate_limit import RateLimiter
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._steps import Pause, Steps
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._threads import for_each_in_threads
+
+
+def _steps(work: Callable[[Any], Any]) -> Callable[[Any], Steps[None]]:
+    """The work as one step."""
+
+    def steps(item: Any) -> Steps[None]:
+        work(item)
+        yield from ()
+
+    return steps
 
 
 def _nothing(item: Any) -> None:
@@ -38,7 +49,7 @@ def test_each_item_is_worked_on_once_and_told_of_in_the_calling_thread() -> None
         callers.add(threading.get_ident())
         told.append(item)
 
-    for_each_in_threads(range(500), worked.append, threads=8, rate_limiter=RateLimiter(), on_progress=on_progress)
+    for_each_in_threads(range(500), _steps(worked.append), threads=8, rate_limiter=RateLimiter(), on_progress=on_progress)
     assert sorted(worked) == list(range(500))
     assert sorted(item for item in told if item is not None) == list(range(500))
     assert callers == {threading.get_ident()}
@@ -60,19 +71,19 @@ def test_as_many_are_worked_on_at_once_as_asked_for(items: int, threads: int, at
         with lock:
             now -= 1
 
-    for_each_in_threads(range(items), work, threads=threads, rate_limiter=RateLimiter(), on_progress=_nothing)
+    for_each_in_threads(range(items), _steps(work), threads=threads, rate_limiter=RateLimiter(), on_progress=_nothing)
     assert most == at_once
 
 
 def test_without_items_there_are_no_threads() -> None:
     before = _threads()
-    for_each_in_threads([], pytest.fail, threads=8, rate_limiter=RateLimiter(), on_progress=_nothing)
+    for_each_in_threads([], _steps(pytest.fail), threads=8, rate_limiter=RateLimiter(), on_progress=_nothing)
     assert _threads() == before
 
 
 def test_the_threads_end_with_the_work() -> None:
     before = _threads()
-    for_each_in_threads(range(20), _nothing, threads=8, rate_limiter=RateLimiter(), on_progress=_nothing)
+    for_each_in_threads(range(20), _steps(_nothing), threads=8, rate_limiter=RateLimiter(), on_progress=_nothing)
     _until(lambda: _threads() <= before)
 
 
@@ -96,7 +107,7 @@ def test_an_interruption_lets_nothing_further_start() -> None:
 
     before = _threads()
     with pytest.raises(_Interrupted):
-        for_each_in_threads(range(100), work, threads=3, rate_limiter=RateLimiter(), on_progress=on_progress)
+        for_each_in_threads(range(100), _steps(work), threads=3, rate_limiter=RateLimiter(), on_progress=on_progress)
     go_on.set()
     _until(lambda: _threads() <= before)
     assert begun == [0, 1, 2, 3]
@@ -111,30 +122,66 @@ def test_who_waits_for_his_turn_when_it_is_interrupted_does_not_start() -> None:
     before = _threads()
     with pytest.raises(_Interrupted):
         # The first starts at once, the others a second later.
-        for_each_in_threads(range(4), begun.append, threads=4, rate_limiter=RateLimiter(1), on_progress=interrupt)
+        for_each_in_threads(range(4), _steps(begun.append), threads=4, rate_limiter=RateLimiter(1), on_progress=interrupt)
     _until(lambda: _threads() <= before)
     assert begun == [0]
 
 
-def test_who_is_about_to_try_again_when_it_is_interrupted_does_not() -> None:
-    tried: list[int] = []
-    rate_limiter = RateLimiter()
+def test_who_pauses_when_it_is_interrupted_is_closed_and_does_not_go_on() -> None:
+    tried: list[str] = []
+    paused = threading.Event()
 
-    def work(item: int) -> None:
+    def work(item: int) -> Steps[None]:
         if item:
-            tried.append(item)
-            rate_limiter.wait(1)
-            tried.append(item)
+            try:
+                tried.append("first")
+                paused.set()
+                yield Pause(1)
+                tried.append("second")
+            finally:
+                tried.append("closed")
 
     def interrupt(item: int | None) -> None:
-        _until(lambda: bool(tried))
+        assert paused.wait(30)
         raise _Interrupted
 
     before = _threads()
     with pytest.raises(_Interrupted):
-        for_each_in_threads([0, 1], work, threads=2, rate_limiter=rate_limiter, on_progress=interrupt)
-    _until(lambda: _threads() <= before)
-    assert tried == [1]
+        for_each_in_threads([0, 1], work, threads=2, rate_limiter=RateLimiter(), on_progress=interrupt)
+    _until(lambda: _threads() <= before and "closed" in tried)
+    assert tried == ["first", "closed"]
+
+
+def test_items_that_pause_hold_no_thread() -> None:
+    begun = 0
+    all_begun = threading.Event()
+
+    def work(item: int) -> Steps[None]:
+        nonlocal begun
+        begun += 1
+        if begun == 50:
+            all_begun.set()
+        while not all_begun.is_set():  # no number of pauses keeps an item from its turn
+            yield Pause(0.01)
+
+    for_each_in_threads(range(50), work, threads=2, rate_limiter=RateLimiter(), on_progress=_nothing)
+    assert begun == 50
+
+
+def test_each_step_that_sends_takes_a_turn_and_no_other_does() -> None:
+    turns = []
+
+    class Counting(RateLimiter):
+        def take_turn(self) -> float:
+            turns.append(1)
+            return 0.0
+
+    def work(item: int) -> Steps[None]:
+        yield Pause()
+        yield Pause(sends=False)
+
+    for_each_in_threads(range(5), work, threads=2, rate_limiter=Counting(), on_progress=_nothing)
+    assert len(turns) == 10
 
 
 def test_an_error_that_nobody_foresaw_is_not_swallowed() -> None:
@@ -142,7 +189,7 @@ def test_an_error_that_nobody_foresaw_is_not_swallowed() -> None:
         raise ZeroDivisionError(item)
 
     with pytest.raises(ZeroDivisionError):
-        for_each_in_threads(range(3), work, threads=2, rate_limiter=RateLimiter(), on_progress=_nothing)
+        for_each_in_threads(range(3), _steps(work), threads=2, rate_limiter=RateLimiter(), on_progress=_nothing)
 
 
 def test_while_nothing_ends_it_is_said_that_time_passes() -> None:
@@ -155,4 +202,4 @@ def test_while_nothing_ends_it_is_said_that_time_passes() -> None:
     def work(item: int) -> None:
         assert go_on.wait(30), "nobody said so"
 
-    for_each_in_threads([1], work, threads=1, rate_limiter=RateLimiter(), on_progress=on_progress)
+    for_each_in_threads([1], _steps(work), threads=1, rate_limiter=RateLimiter(), on_progress=on_progress)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import pytest
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import InvalidInput
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._url import split_url
-from hypothesis import given
-from hypothesis import strategies as st
 
 SECRETS = ("Pass", "Word", "t0ken")
 
@@ -30,39 +28,22 @@ def _split(url: str) -> tuple[str, int | None, str, str]:
         pytest.param("https://[2001:DB8::0:1]/", ("2001:db8::1", None, "/", ""), id="ipv6"),
     ],
 )
-def test_a_url_is_taken_apart(url: str, parts: tuple[str, int | None, str, str]) -> None:
+def test_url_is_split(url: str, parts: tuple[str, int | None, str, str]) -> None:
     assert _split(url) == parts
 
 
 @pytest.mark.parametrize(
     "url",
     [
-        pytest.param("https://user:PassWord@example.com/", id="password"),
-        pytest.param("https://user:Pass/Word@example.com/", id="password-with-a-slash"),
-        pytest.param("https://user:Pass#Word@example.com/", id="password-with-a-hash"),
-        pytest.param("https://user:Pass?Word@example.com/", id="password-with-a-question-mark"),
-        pytest.param("https://user:Pass[Word@example.com/", id="password-with-a-bracket"),
-        pytest.param("https://user:Pass Word@example.com/", id="password-with-a-blank"),
-        pytest.param("https://user:Pass\u2100Word@example.com/", id="password-with-a-sign"),
-        pytest.param("user:PassWord@example.com/", id="no-scheme"),
-        pytest.param("http://example.com/flows?token=t0ken", id="token-over-http"),
-        pytest.param("https://exa mple.com/flows?token=t0ken", id="token-after-a-blank"),
-        pytest.param("example.com/flows?token=t0ken", id="token-without-a-scheme"),
+        *("https://user:PassWord@example.com/", "https://user:Pass/Word@example.com/", "https://user:Pass#Word@example.com/"),
+        *("https://user:Pass?Word@example.com/", "https://user:Pass[Word@example.com/", "https://user:Pass Word@example.com/"),
+        *("https://user:Pass\u2100Word@example.com/", "user:PassWord@example.com/", "http://example.com/flows?token=t0ken"),
+        *("https://exa mple.com/flows?token=t0ken", "example.com/flows?token=t0ken"),
     ],
 )
-def test_no_secret_of_a_refused_url_is_repeated(url: str) -> None:
+def test_refused_url_repeats_no_secret(url: str) -> None:
     with pytest.raises(InvalidInput, match="^url ") as caught:
         _split(url)
     # Nor in what a stack trace would show.
     shown = f"{caught.value} {caught.value.__cause__}"
     assert not any(secret in shown for secret in SECRETS), shown
-
-
-@given(st.text(max_size=60) | st.text(max_size=40).map(lambda text: f"https://{text}") | st.text(max_size=40).map(lambda text: f"http://127.0.0.1{text}"))
-def test_any_text_is_a_url_to_send_to_or_invalid_input(url: str) -> None:
-    try:
-        host = _split(url)[0]
-    except InvalidInput as exc:
-        assert str(exc).isprintable()
-    else:
-        assert host and url.isascii() and "#" not in url

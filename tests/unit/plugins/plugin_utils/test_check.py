@@ -10,16 +10,18 @@ import base64
 from typing import Any
 
 import pytest
-from ansible_collections.kaleyra.whatsapp.plugins.plugin_utils._check import judge, phone_numbers, plan, read_keys, shown_url
+from ansible_collections.kaleyra.whatsapp.plugins.plugin_utils._check import endpoints_to_ask, judge, phone_numbers, plan, read_keys, shown_url
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from prometheus_client.parser import text_string_to_metric_families
 
-K1, K2 = ("aa:" * 32)[:-1], ("bb:" * 32)[:-1]
+K1, K2, K3 = (("aa:" * 32)[:-1], ("bb:" * 32)[:-1], ("cc:" * 32)[:-1])
 NUMBER, ANOTHER = "+919876543210", "+919876543211"
 OWN = {
     f"flows_encryption_{name}": ""
-    for name in "phone_numbers key_host private_key_path public_key_path public_key api_host cache_path pod api_url sid endpoint_url".split()
+    for name in (
+        "phone_numbers key_host private_key_path public_key_path public_key previous_public_key api_host cache_path pod api_url sid endpoint_url"
+    ).split()
 }
 
 
@@ -33,10 +35,17 @@ def planned(*hosts: dict[str, Any], environment: dict[str, str] | None = None, *
     return plan(hosts, {**OWN, **hosts[0], **play}, environment=environment)
 
 
+def current_paths(made: dict[str, Any]) -> list[str]:
+    return [key["path"] for key in made["public_keys"] if "rotates" not in key]
+
+
 def test_plan_hosts_that_share_everything_reads_once() -> None:
     shared = {"private_key_path": "/etc/flows/private.pem", "key_host": "endpoint", "api_host": "endpoint", "endpoint_url": "https://f.example.com/"}
     made = planned(host(NUMBER, **shared), host("919876543211", **shared))
-    assert made["public_keys"] == [{"host": "endpoint", "path": "/etc/flows/private.pub.pem", "text": ""}]
+    current, following, previous = made["public_keys"]
+    assert current == {"host": "endpoint", "path": "/etc/flows/private.pub.pem", "text": ""}
+    assert following == {"host": "endpoint", "path": "/etc/flows/private.next.pub.pem", "text": "", "name": "next", "rotates": 0}
+    assert previous == {"host": "endpoint", "path": "/etc/flows/private.previous.pub.pem", "text": "", "name": "previous", "rotates": 0}
     assert [(folder["api_host"], folder["phone_numbers"]) for folder in made["records"]] == [("endpoint", {NUMBER: 0, ANOTHER: 0})]
     assert [(each["url"], each["key"]) for each in made["endpoints"]] == [("https://f.example.com/", 0)]
 
@@ -47,14 +56,14 @@ def test_plan_hosts_that_differ_reads_each() -> None:
         host(ANOTHER, private_key_path="/b.pem", cache_path="/r1", endpoint_url="https://a.example.com"),
         host("shops", private_key_path="/b.pem", cache_path="/r2", phone_numbers="393331234501; +39 333 1234502"),
     )
-    assert [key["path"] for key in made["public_keys"]] == ["/a.pub.pem", "/b.pub.pem"]
+    assert current_paths(made) == ["/a.pub.pem", "/b.pub.pem"]
     assert [folder["phone_numbers"] for folder in made["records"]] == [{NUMBER: 0, ANOTHER: 1}, {"+393331234501": 1, "+393331234502": 1}]
     assert [each["key"] for each in made["endpoints"]] == [0, 1]
 
 
 def test_plan_variables_of_the_play_count_for_all_hosts() -> None:
     made = planned(host(NUMBER), host(ANOTHER, cache_path="/own"), private_key_path="/play.pem", cache_path="/play")
-    assert [key["path"] for key in made["public_keys"]] == ["/play.pub.pem"]
+    assert current_paths(made) == ["/play.pub.pem"]
     assert [folder["cache_path"] for folder in made["records"]] == ["/play"]
 
 
@@ -62,6 +71,17 @@ def test_plan_variables_of_one_host_count_for_it_alone() -> None:
     made = planned(host(NUMBER, cache_path="/own", private_key_path="/own.pem"), host(ANOTHER))
     assert [folder["cache_path"] for folder in made["records"]] == ["/own", ""]
     assert made["records"][1]["phone_numbers"] == {ANOTHER: None}
+
+
+def test_plan_relative_paths_start_from_the_folder_of_the_play_on_localhost_alone() -> None:
+    hosts = [host(NUMBER, private_key_path="keys/a.pem"), host(ANOTHER, private_key_path="keys/a.pem", key_host="endpoint")]
+    made = plan(hosts, {**OWN, **hosts[0]}, base_folder="/play")
+    assert current_paths(made) == ["/play/keys/a.pub.pem", "keys/a.pub.pem"]
+
+
+def test_plan_key_given_as_text_has_the_previous_one_as_text() -> None:
+    made = planned(host(NUMBER, public_key="PEM", previous_public_key="OLD", private_key_path="/a.pem"))
+    assert [(key["text"], key["path"]) for key in made["public_keys"][1:]] == [("OLD", "")]
 
 
 def test_plan_without_numbers_is_on_all_records() -> None:
@@ -89,6 +109,7 @@ def test_read_keys_names_file_and_cause() -> None:
     assert good["text"] == public.decode() and len(good["fingerprint"]) == 95
     assert missing["problem"] == "/b.pub.pem on endpoint: the public key cannot be read (file not found: /b.pub.pem)."
     assert damaged["problem"].startswith("/c.pub.pem on endpoint: ") and damaged["fingerprint"] is None
+    assert read_keys([{**files[1], "rotates": 0}], results[1:2]) == [{"text": "", "fingerprint": None, "problem": None}]
 
 
 def recorded(state: str = "confirmed", fingerprint: str | None = K1, age: int = 60) -> dict[str, Any]:
@@ -104,7 +125,10 @@ def recorded(state: str = "confirmed", fingerprint: str | None = K1, age: int = 
 
 
 def held(number: dict[str, Any], fingerprint: str | None, status: str | None = None, cause: str | None = None) -> dict[str, Any]:
-    return {**number, "held_fingerprint": fingerprint, "held_status": status, "read_back_msg": cause}
+    """A number that was read back, by kaleyra_flows_encryption_info."""
+    drifted = cause is None and (status == "mismatch" or (number["state"] == "confirmed" and fingerprint != number["fingerprint"]))
+    state = "drifted" if drifted else number["state"]
+    return {**number, "state": state, "held_fingerprint": fingerprint, "held_status": status, "read_back_msg": cause}
 
 
 ONE: dict[str, Any] = {"public_keys": [{}], "records": [{"api_host": "localhost", "phone_numbers": {NUMBER: 0}}], "endpoints": [], "problems": []}
@@ -131,6 +155,9 @@ KEY = {"fingerprint": K1, "text": "PEM", "problem": None}
         (held(recorded(), K2, "valid"), None, "drifted"),
         (held(recorded(), None), K1, "drifted"),
         (held(recorded("absent"), K2, "valid"), K1, "different"),
+        (held(recorded("absent"), K2, "valid"), None, "ok"),
+        (held(recorded(fingerprint=K2), K3, "valid"), K1, "different"),
+        (held(recorded("unconfirmed"), K2, "valid"), K1, "different"),
         (held(recorded("absent"), None), K1, "absent"),
         # Where it could not be told, the record counts.
         (held(recorded(), None, cause="HTTP 404."), K1, "ok"),
@@ -150,6 +177,11 @@ def test_judge_what_cannot_be_read_is_a_problem() -> None:
     assert result["stats"]["problems"] == ["The records on localhost cannot be read (Failed to connect)."]
 
 
+def test_judge_required_read_back_that_failed_is_a_problem() -> None:
+    result = judge(ONE, [KEY], [{"msg": "The key could not be read.", "numbers": [held(recorded(), None, cause="HTTP 401.")]}], [])
+    assert result["stats"]["problems"] == ["The key could not be read."] and result["stats"]["by_state"] == {"ok": 1}
+
+
 def test_judge_number_whose_key_cannot_be_read_is_unknown() -> None:
     result = judge(ONE, [{"fingerprint": None, "text": "", "problem": "/a.pub.pem: not found."}], [{"numbers": [recorded()]}], [])
     assert result["stats"]["by_state"] == {"unknown": 1} and result["stats"]["problems"] == ["/a.pub.pem: not found."]
@@ -167,20 +199,54 @@ def test_judge_names_some_problems_and_counts_all() -> None:
     assert result["lines"][0] == "50 numbers: 0 ok, 50 absent."
 
 
+def asked(url: str, name: str = "current", **result: Any) -> dict[str, Any]:
+    return {"flows_encryption_endpoint": {"shown": url, "name": name}, **result}
+
+
+IN_ROTATION: dict[str, Any] = {
+    **ONE,
+    "public_keys": [{}, {"rotates": 0, "name": "next"}, {"rotates": 0, "name": "previous"}],
+    "endpoints": [{"shown": "https://a", "key": 0}],
+}
+PEMS = [KEY, {**KEY, "fingerprint": K2, "text": "NEXT"}, {**KEY, "fingerprint": None, "text": ""}]
+
+
+@pytest.mark.parametrize("number", [recorded(fingerprint=K2), held(recorded(fingerprint=K2), K2), held(recorded(), K2), held(recorded("absent"), K2)])
+def test_judge_number_in_rotation_is_no_problem_if_the_endpoint_holds_its_key(number: dict[str, Any]) -> None:
+    infos = [{"numbers": [number]}]
+    asks = endpoints_to_ask(IN_ROTATION, PEMS, infos)
+    assert [(each["name"], each["text"]) for each in asks] == [("current", "PEM"), ("next", "NEXT")]
+    for holds_next in (True, False):
+        pings = [asked("https://a", active=True, latency_ms=34), asked("https://a", "next", active=holds_next, latency_ms=35, msg="Another key.")]
+        result = judge(IN_ROTATION, PEMS, infos, pings)
+        assert (result["ok"], result["stats"]["by_state"]) == (holds_next, {"in_rotation": 1})
+        assert result["lines"][0].startswith("1 number: 0 ok, 1 in rotation.")
+        assert result["stats"]["problems"] == [] if holds_next else ["https://a, next key: Another key."]
+
+
+def test_endpoints_are_not_asked_under_a_next_key_that_no_number_carries() -> None:
+    asks = endpoints_to_ask(IN_ROTATION, PEMS, [{"numbers": [recorded()]}, {"msg": "Failed to connect."}])
+    assert [each["name"] for each in asks] == ["current"]
+    # Nor twice, where the next key has been promoted and its file is still there.
+    assert len(endpoints_to_ask(IN_ROTATION, [KEY, KEY, PEMS[2]], [{"numbers": [recorded()]}])) == 1
+
+
 def test_judge_endpoint_that_is_down_or_was_not_asked() -> None:
-    endpoints = {**ONE, "endpoints": [{"shown": "https://a"}, {"shown": "https://b"}, {"shown": "https://c"}]}
-    pings: list[dict[str, Any]] = [{"active": True, "latency_ms": 34, "fingerprint": K1}, {"active": False, "msg": "Another key."}, {"skipped": True}]
-    result = judge(endpoints, [KEY], [{"numbers": [recorded()]}], pings)
+    pings = [
+        asked("https://a", active=True, latency_ms=34, fingerprint=K1),
+        asked("https://b", active=False, msg="Another key."),
+        asked("https://c", skipped=True),
+    ]
+    result = judge(ONE, [KEY], [{"numbers": [recorded()]}], pings)
     assert result["lines"][1:4] == ["Endpoint https://a: holds the key, 34 ms.", "Endpoint https://b: down.", "Endpoint https://c: down."]
-    assert result["stats"]["problems"] == ["https://b: Another key.", "https://c: It was not asked, as its public key is not known."]
+    assert result["stats"]["problems"] == ["https://b: Another key.", "https://c: It was not verified, because its public key is not known."]
 
 
 def test_metrics_are_read_by_prometheus() -> None:
     odd = 'https://f.example.com/"a\\b'
     numbers = [recorded(), {**recorded(age=7200), "phone_number": ANOTHER}, {**recorded(fingerprint=K2), "phone_number": "+393331234501"}]
-    endpoints = {**ONE, "endpoints": [{"shown": odd}]}
-    pings: list[dict[str, Any]] = [{"active": True, "latency_ms": 34, "fingerprint": K1}]
-    plan = {**endpoints, "records": [{"api_host": "localhost", "phone_numbers": {number["phone_number"]: 0 for number in numbers}}]}
+    pings = [asked(odd, active=True, latency_ms=34, fingerprint=K1)]
+    plan = {**ONE, "records": [{"api_host": "localhost", "phone_numbers": {number["phone_number"]: 0 for number in numbers}}]}
     text = judge(plan, [KEY], [{"numbers": numbers}], pings, now=1_770_000_000.9)["metrics"]
     families = list(text_string_to_metric_families(text))
     assert all(family.documentation and family.type == "gauge" for family in families)

@@ -39,7 +39,7 @@ def test_job_hosts_nothing_typed_is_the_group(typed: Any) -> None:
 
 
 @pytest.mark.parametrize("typed", [True, False, "yes", ", ;", "all"])
-def test_job_hosts_no_number_in_what_was_typed_fails_with_it(typed: Any) -> None:
+def test_job_hosts_typed_text_without_number_fails(typed: Any) -> None:
     with pytest.raises(AnsibleFilterError, match=f"flows_encryption_phone_numbers is '{typed}'"):
         flows_job_hosts(typed, "numbers", GROUPS)
 

@@ -169,9 +169,9 @@ def test_json_has_one_line_for_each_number_and_no_ages() -> None:
         ([number(), number()], K1, "good", "All 2 numbers carry the expected key."),
         ([number(), number("absent")], K1, "bad", "1 of 2 numbers is not confirmed to carry the expected key. It comes first below."),
         ([number(), number("unconfirmed")], K2, "bad", "2 of 2 numbers are not confirmed to carry the expected key. They come first below."),
-        ([number()], None, "good", "The one number has a confirmed key. No expected key was given."),
-        ([number()] * 1000, None, "good", "All 1,000 numbers have a confirmed key. No expected key was given."),
-        ([number(), number("absent")], None, "bad", "1 of 2 numbers has no confirmed key. It comes first below. No expected key was given."),
+        ([number()], None, "good", "The one number has a confirmed key. No key is expected."),
+        ([number()] * 1000, None, "good", "All 1,000 numbers have a confirmed key. No key is expected."),
+        ([number(), number("absent")], None, "bad", "1 of 2 numbers has no confirmed key. It comes first below. No key is expected."),
     ],
 )
 def test_verdict(numbers: list[dict[str, Any]], expected: str | None, kind: str, said: str) -> None:

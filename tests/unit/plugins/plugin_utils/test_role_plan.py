@@ -40,6 +40,7 @@ def around(**changes: Any) -> Surroundings:
         "environment": {},
         "folder": "/play",
         "is_local": lambda host: host == "localhost",
+        "is_in_inventory": lambda host: True,
         "in_awx": False,
         "read_private_key": lambda path, passphrase: (f"PEM of {path}", "aa:bb"),
         "check_option": lambda name, value: "",
@@ -240,6 +241,15 @@ def test_what_became_of_a_pair() -> None:
     assert "key host localhost cannot run modules: no Python" in key(unreachable=True, msg="no Python")["stop"]
     assert "private.pem on localhost cannot be read: It ended." in key(failed=True, msg="It ended")["stop"]  # not by what the action returns
     assert known_keys(plan, {})[plan["pairs"][0]["id"]]["stop"]
+
+
+@pytest.mark.parametrize("is_in_inventory", [True, False])
+def test_key_host_unreachable_outside_the_inventory_advises(is_in_inventory: bool) -> None:
+    """A slice of a job of AWX lacks the key host."""
+    plan = make_plan({ONE: {**HOST, "key_host": "endpoint"}}, around(is_in_inventory=lambda host: is_in_inventory))
+    (key,) = known_keys(plan, looped(plan, unreachable=True, msg="timed out")).values()
+    assert key["stop"].startswith("The key host endpoint cannot be reached: timed out.")
+    assert ("kaleyra.whatsapp.flows_key_pair" in key["stop"]) is not is_in_inventory
 
 
 def test_an_endpoint_is_verified_once_and_stops_its_own_hosts() -> None:
