@@ -149,5 +149,5 @@ def _alone(what: str) -> t.Iterator[bool]:
     folder = vars(constants)["DEFAULT_LOCAL_TMP"]  # of this run alone
     with open(os.path.join(folder, name), "a", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield file.tell() == 0
+        yield os.fstat(file.fileno()).st_size == 0
         file.write("x")
