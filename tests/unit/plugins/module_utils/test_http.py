@@ -88,10 +88,10 @@ def test_the_body_is_what_the_vendor_s_sample_sends(simulator: Simulator, public
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not here")
-def test_the_body_is_what_curl_sends(odd_server: Callable[..., Any]) -> None:
+def test_the_body_is_what_curl_sends(misbehaving_server: Callable[..., Any]) -> None:
     # Every sign that a PEM can hold, and then some.
     text = "".join(map(chr, range(0x20, 0x7F))) + "\n-----BEGIN PUBLIC KEY-----\nAb+/9==\n"
-    server = odd_server(OK)
+    server = misbehaving_server(OK)
     url = f"http://127.0.0.1:{server.port}"
     _post(url, pem=text)
     subprocess.run(["curl", "-sS", "--noproxy", "*", "--data-urlencode", f"business_public_key={text}", url], check=True, capture_output=True)
@@ -100,8 +100,8 @@ def test_the_body_is_what_curl_sends(odd_server: Callable[..., Any]) -> None:
     assert mine == curls.replace(b"%7E", b"~").replace(b"%20", b"+")
 
 
-def test_the_head_holds_what_it_must_and_nothing_of_the_machine(odd_server: Callable[..., Any]) -> None:
-    server = odd_server(OK)
+def test_head_tells_nothing_of_the_machine(misbehaving_server: Callable[..., Any]) -> None:
+    server = misbehaving_server(OK)
     _post(f"http://127.0.0.1:{server.port}")
     lines = server.requests[0].partition(b"\r\n\r\n")[0].decode().split("\r\n")
     # The plus stands literally in the path.
@@ -152,8 +152,8 @@ def test_an_answer_is_returned_whatever_its_status(status: int, simulator: Simul
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_no_redirect_is_followed(status: int, simulator: Simulator, odd_server: Callable[..., Any]) -> None:
-    elsewhere = odd_server(OK)
+def test_no_redirect_is_followed(status: int, simulator: Simulator, misbehaving_server: Callable[..., Any]) -> None:
+    elsewhere = misbehaving_server(OK)
     location = f"http://127.0.0.1:{elsewhere.port}/v2"
     simulator.faults({"*": [{"do": "answer", "status": status, "headers": {"Location": location}, "body": "moved"}]})
     assert _post(simulator.url) == Answer(status, b"moved")
@@ -195,8 +195,8 @@ def test_a_large_answer_is_read_in_part_and_costs_no_memory(
     assert peak < 4 * 2**20
 
 
-def test_a_compressed_body_is_left_as_it_is(odd_server: Callable[..., Any]) -> None:
-    server = odd_server(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope")
+def test_a_compressed_body_is_left_as_it_is(misbehaving_server: Callable[..., Any]) -> None:
+    server = misbehaving_server(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope")
     assert _post(f"http://127.0.0.1:{server.port}").body == b"nope"
 
 
@@ -259,8 +259,8 @@ def test_a_call_given_up_leaves_no_thread_and_no_descriptor(where: str, simulato
     assert len(os.listdir("/dev/fd")) <= descriptors + 8
 
 
-def test_get_sends_no_body(simulator: Simulator, odd_server: Callable[..., Any]) -> None:
-    server = odd_server(OK)
+def test_get_sends_no_body(simulator: Simulator, misbehaving_server: Callable[..., Any]) -> None:
+    server = misbehaving_server(OK)
     assert get(f"http://127.0.0.1:{server.port}/x?y=z", HEADERS, timeout=20, tls=Tls()) == Answer(200, b"{}")
     head, dummy, body = server.requests[0].partition(b"\r\n\r\n")
     assert head.startswith(b"GET /x?y=z HTTP/1.1\r\n") and b"content-length" not in head.lower() and body == b""
@@ -287,7 +287,7 @@ except Interrupted:
 """
 
 
-def test_a_call_that_was_interrupted_does_not_answer_for_the_next_one(simulator: Simulator, start: Callable[..., Any]) -> None:
+def test_interrupted_call_answers_for_no_other(simulator: Simulator, start: Callable[..., Any]) -> None:
     """Ansible's task keyword `timeout` interrupts one item of a loop by a signal, and goes on with the next in the same process."""
     refused = {"do": "answer", "status": 401, "body": {}}
     simulator.faults({NUMBER: [{"do": "answer", "status": 200, "delay": 60, "body": {}}], OTHER: [refused]})
@@ -424,7 +424,7 @@ def test_where_nothing_could_be_sent_nothing_came_back(url: str, proxy: str, mon
     assert "secret" not in message
 
 
-def test_a_name_that_does_not_resolve_is_named_by_the_system() -> None:
+def test_unresolved_name_has_the_systems_cause() -> None:
     with pytest.raises(socket.gaierror) as caught:
         socket.getaddrinfo("no-such-host.invalid", 443)
     assert _no_answer("https://no-such-host.invalid") == caught.value.strerror
@@ -435,9 +435,9 @@ def test_a_name_that_does_not_resolve_is_named_by_the_system() -> None:
 
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy"])
 def test_a_proxy_of_the_environment_is_used(
-    variable: str, simulator: Simulator, odd_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    variable: str, simulator: Simulator, misbehaving_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proxy = odd_server(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nproxy")
+    proxy = misbehaving_server(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nproxy")
     monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.port}")
     assert _post(simulator.url).body == b"proxy"
     assert proxy.requests[0].startswith(f"POST {simulator.url}/v2/{SID}/whatsapp/{NUMBER}/flows_encryption HTTP/1.1\r\n".encode())
@@ -446,17 +446,17 @@ def test_a_proxy_of_the_environment_is_used(
 
 @pytest.mark.parametrize("no_proxy", ["127.0.0.1", "127.0.0.0/8", "example.com, 127.0.0.1", "*"])
 def test_no_proxy_is_honoured(
-    no_proxy: str, simulator: Simulator, odd_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    no_proxy: str, simulator: Simulator, misbehaving_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proxy = odd_server(OK)
+    proxy = misbehaving_server(OK)
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
     monkeypatch.setenv("NO_PROXY", no_proxy)
     assert _post(simulator.url).status == 400
     assert proxy.requests == []
 
 
-def test_a_proxy_gets_to_see_the_host_alone_of_an_https_call(odd_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    proxy = odd_server(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+def test_proxy_sees_the_host_alone_of_an_https_call(misbehaving_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = misbehaving_server(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
     monkeypatch.setenv("HTTPS_PROXY", f"http://somebody:secret@127.0.0.1:{proxy.port}")
     message = _no_answer("https://api.in.kaleyra.io")
     assert message.startswith("proxy: ") and "407" in message and "secret" not in message
@@ -465,8 +465,8 @@ def test_a_proxy_gets_to_see_the_host_alone_of_an_https_call(odd_server: Callabl
     assert API_KEY.encode() not in proxy.requests[0] and NUMBER.encode() not in proxy.requests[0]
 
 
-def test_what_a_proxy_says_is_shown_short_and_printable_if_at_all(odd_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    proxy = odd_server(b"HTTP/1.1 502 \x1b[31m" + b"x" * 60_000 + b"\r\nContent-Length: 0\r\n\r\n")
+def test_proxy_text_is_shown_short_and_printable(misbehaving_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = misbehaving_server(b"HTTP/1.1 502 \x1b[31m" + b"x" * 60_000 + b"\r\nContent-Length: 0\r\n\r\n")
     monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
     message = _no_answer("https://api.in.kaleyra.io")
     assert message.isprintable() and len(message) < 500
@@ -492,9 +492,9 @@ def other_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture
-def https(authority: Authority, odd_server: Callable[..., Any]) -> str:
+def https(authority: Authority, misbehaving_server: Callable[..., Any]) -> str:
     """A server whose certificate is as it should be, if one trusts the authority."""
-    return f"https://127.0.0.1:{odd_server(OK, authority.issue('127.0.0.1')).port}"
+    return f"https://127.0.0.1:{misbehaving_server(OK, authority.issue('127.0.0.1')).port}"
 
 
 def test_a_key_is_registered_over_https(authority: Authority, public_pem: Callable[[str], str]) -> None:
@@ -512,15 +512,15 @@ def test_ca_path_can_be_a_folder(authority: Authority, https: str, tmp_path: Pat
     assert _post(https, tls=Tls(ca_path=str(tmp_path))).status == 200
 
 
-def test_an_unknown_authority_is_refused_and_gets_nothing(authority: Authority, odd_server: Callable[..., Any]) -> None:
-    server = odd_server(OK, authority.issue("127.0.0.1"))
+def test_an_unknown_authority_is_refused_and_gets_nothing(authority: Authority, misbehaving_server: Callable[..., Any]) -> None:
+    server = misbehaving_server(OK, authority.issue("127.0.0.1"))
     message = _no_answer(f"https://127.0.0.1:{server.port}", UntrustedCertificate)
     assert message == "certificate verify failed: unable to get local issuer certificate"
     assert all(request == b"" for request in server.requests)
 
 
 def test_a_self_signed_certificate_is_named_so(
-    odd_server: Callable[..., Any], openssl: Callable[..., bytes], tmp_path: Path
+    misbehaving_server: Callable[..., Any], openssl: Callable[..., bytes], tmp_path: Path
 ) -> None:
     openssl(
         *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=127.0.0.1"),
@@ -528,7 +528,7 @@ def test_a_self_signed_certificate_is_named_so(
     )
     both = tmp_path / "both"
     both.write_bytes((tmp_path / "certificate").read_bytes() + (tmp_path / "key").read_bytes())
-    server = odd_server(OK, both)
+    server = misbehaving_server(OK, both)
     # OpenSSL 1.1.1 writes it without the dash.
     assert _no_answer(f"https://127.0.0.1:{server.port}").replace("self signed", "self-signed") == (
         "certificate verify failed: self-signed certificate"
@@ -543,32 +543,32 @@ def test_a_self_signed_certificate_is_named_so(
         pytest.param("127.0.0.1", -1, "certificate has expired", id="expired"),
     ],
 )
-def test_a_wrong_certificate_of_a_trusted_authority_is_refused(
-    name: str, days: int, cause: str, authority: Authority, odd_server: Callable[..., Any]
+def test_wrong_certificate_of_an_authority_is_refused(
+    name: str, days: int, cause: str, authority: Authority, misbehaving_server: Callable[..., Any]
 ) -> None:
-    server = odd_server(OK, authority.issue(name, last=days))
+    server = misbehaving_server(OK, authority.issue(name, last=days))
     message = _no_answer(f"https://127.0.0.1:{server.port}", WrongCertificate, tls=Tls(ca_path=str(authority.path)))
     assert message.rstrip(".") == f"certificate verify failed: {cause}"
     assert all(request == b"" for request in server.requests)
 
 
-def test_another_host_s_name_is_refused(authority: Authority, odd_server: Callable[..., Any]) -> None:
-    server = odd_server(OK, authority.issue("evil.example"))
+def test_another_host_s_name_is_refused(authority: Authority, misbehaving_server: Callable[..., Any]) -> None:
+    server = misbehaving_server(OK, authority.issue("evil.example"))
     message = _no_answer(f"https://localhost:{server.port}", tls=Tls(ca_path=str(authority.path)))
     assert "Hostname mismatch" in message
 
 
-def test_validation_can_be_switched_off_and_warns_of_nothing(
-    authority: Authority, odd_server: Callable[..., Any], recwarn: pytest.WarningsRecorder
+def test_validation_can_be_switched_off(
+    authority: Authority, misbehaving_server: Callable[..., Any], recwarn: pytest.WarningsRecorder
 ) -> None:
-    server = odd_server(OK, authority.issue("evil.example", last=-1))
+    server = misbehaving_server(OK, authority.issue("evil.example", last=-1))
     assert _post(f"https://127.0.0.1:{server.port}", tls=Tls(validate=False)).status == 200
     assert not [str(warning.message) for warning in recwarn if "Unverified" in str(warning.message)]
     # For that one call alone.
     assert "certificate verify failed" in _no_answer(f"https://127.0.0.1:{server.port}")
 
 
-def test_the_system_s_trust_store_counts_as_openssl_finds_it(authority: Authority, https: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trust_store_of_the_system_counts(authority: Authority, https: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
     assert _post(https).status == 200
 
@@ -609,27 +609,27 @@ def test_with_ca_path_no_other_authority_counts(
         pytest.param(lambda path: path.write_bytes(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), id="damaged"),
     ],
 )
-def test_a_ca_path_that_cannot_be_used_is_the_user_s_to_mend(
-    make: Callable[[Path], object], validate: bool, tmp_path: Path, odd_server: Callable[..., Any]
+def test_unusable_ca_path_is_invalid_input(
+    make: Callable[[Path], object], validate: bool, tmp_path: Path, misbehaving_server: Callable[..., Any]
 ) -> None:
     make(tmp_path / "ca.pem")
-    server = odd_server(OK)
+    server = misbehaving_server(OK)
     with pytest.raises(InvalidInput, match=r"^ca_path .*ca\.pem cannot be used: .*Set it to a PEM file"):
         _post(f"https://127.0.0.1:{server.port}", tls=Tls(validate, str(tmp_path / "ca.pem")))
     assert server.requests == []
 
 
-def test_http_on_an_https_port_and_the_reverse_give_no_answer(authority: Authority, odd_server: Callable[..., Any]) -> None:
-    plain = odd_server(OK)
+def test_http_on_an_https_port_gives_no_answer(authority: Authority, misbehaving_server: Callable[..., Any]) -> None:
+    plain = misbehaving_server(OK)
     assert _no_answer(f"https://127.0.0.1:{plain.port}", timeout=1)
-    secure = odd_server(OK, authority.issue("127.0.0.1"))
+    secure = misbehaving_server(OK, authority.issue("127.0.0.1"))
     assert _no_answer(f"http://127.0.0.1:{secure.port}", timeout=1)
 
 
-def test_a_proxy_that_speaks_tls_must_prove_who_it_is_the_same_way(
-    authority: Authority, odd_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+def test_tls_proxy_is_verified_the_same_way(
+    authority: Authority, misbehaving_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proxy = odd_server(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", authority.issue("127.0.0.1"))
+    proxy = misbehaving_server(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", authority.issue("127.0.0.1"))
     monkeypatch.setenv("HTTPS_PROXY", f"https://somebody:secret@127.0.0.1:{proxy.port}")
     assert "certificate verify failed" in _no_answer("https://api.in.kaleyra.io")
     assert all(request == b"" for request in proxy.requests)
