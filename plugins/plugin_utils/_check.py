@@ -240,6 +240,8 @@ def judge(
             problems.append(f"The records on {folder['api_host']} cannot be read ({_reason(info)}).")
             numbers += [{"phone_number": number, "state": "unknown", "fingerprint": None, "age": None} for number in folder["phone_numbers"]]
             continue
+        if info.get("msg"):  # of read_back_required
+            problems.append(f"{_reason(info)}.")
         for number in info["numbers"]:
             place = folder["phone_numbers"].get(number["phone_number"], folder.get("key"))
             judged = _number(number, None if place is None else fingerprints[place], rotation.get(place, ()))

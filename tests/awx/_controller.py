@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""As much of AWX's ``/api/v2`` as the set-up needs, in memory. Above each rule, where AWX 24.6.1 has it. It runs no jobs."""
+"""The part of AWX's ``/api/v2`` that the set-up uses, in memory, without jobs. Above each rule is its place in AWX 24.6.1."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from awx import _rules
 TOKEN = "Controller-Token-4711"
 _PREFIX = "/api/v2"
 
-# Lists of other objects that an object has, and their kind.
+# Kind of an object -> its lists of other objects -> their kind.
 _RELATIONS = {
     "groups": {"hosts": "hosts"},
     "job_templates": {"credentials": "credentials"},
@@ -35,9 +35,9 @@ Object = dict[str, Any]
 
 
 class Controller:
-    """The server, in a thread of its own, from the constructor to `stop`.
+    """The server, in a thread from the constructor to :meth:`stop`.
 
-    :param project: folder with what is in the repository of any project
+    :param project: folder that is the repository of every project
     :ivar url: value of CONTROLLER_HOST
     :ivar objects: the objects by kind and ID, secrets in clear
     :ivar written: method and path of each request that was not a GET
@@ -84,7 +84,7 @@ class Controller:
         self._server.server_close()
 
     def named(self, kind: str, name: str) -> Object:
-        """The one object with that name."""
+        """Return the one object with this name."""
         (found,) = [item for item in self.objects[kind].values() if item.get("name", item.get("identifier")) == name]
         return found
 
@@ -107,9 +107,6 @@ class Controller:
         after = {**item, **values}
         if kind == "credential_types":
             _rules.check_credential_type(after)
-            # awx/api/serializers.py: CredentialTypeSerializer.validate
-            if "inputs" in item and item["inputs"] != after["inputs"] and self._credentials_of(item):
-                raise PermissionError("Modifications to inputs are not allowed for credential types that are in use")
         elif kind == "credentials":
             # awx/main/models/credential.py: Credential.save keeps secrets that come back as $encrypted$
             inputs = {name: item["inputs"][name] if value == "$encrypted$" else value for name, value in after["inputs"].items()}
@@ -119,24 +116,9 @@ class Controller:
             raise _rules.Refused("Playbook not found for project.")
         item.update(after)
 
-    def _credentials_of(self, kind: Object) -> bool:
-        return any(credential["credential_type"] == kind["id"] for credential in self.objects["credentials"].values())
-
     def _update(self, project: Object) -> None:
         self._updates[project["id"]] = "failed" if self.failing_updates else "successful"
         self.failing_updates = max(0, self.failing_updates - 1)
-
-    def _relate(self, kind: str, item: Object, relation: str, asked: Mapping[str, Any]) -> None:
-        if asked.get("disassociate"):
-            item[relation].remove(asked["id"])
-            return
-        other = self.objects[_RELATIONS[kind][relation]][asked["id"]]
-        # awx/api/views/__init__.py: JobTemplateCredentialsList.is_valid_relation
-        if relation == "credentials":
-            kinds = [self.objects[relation][number]["credential_type"] for number in item[relation]]
-            if other["credential_type"] in kinds:
-                raise _rules.Refused("Cannot assign multiple credentials of one type.")
-        item[relation].append(other["id"])
 
     def _shown(self, kind: str, item: Object) -> Object:
         url = f"{_PREFIX}/{kind}/{item['id']}/"
@@ -157,15 +139,15 @@ class Controller:
         return shown
 
     def _list(self, kind: str, query: Mapping[str, str]) -> list[Object]:
-        """Objects that a query finds: ``name=x``, or any of ``or__id=1&or__name=x``."""
+        """Return the objects that a query finds: ``name=x``, or any of ``or__id=1&or__name=x``."""
         # awx/main/models/unified_jobs.py: UnifiedJobTemplate, of which templates and projects are kinds
         kinds = ("job_templates", "workflow_job_templates", "projects") if kind == "unified_job_templates" else (kind,)
         found = []
         for name in kinds:
             for item in self.objects[name].values():
                 matches = {field: str(item.get(field.removeprefix("or__"))) == value for field, value in query.items()}
-                any_of = [match for field, match in matches.items() if field.startswith("or__")]
-                if all(match for field, match in matches.items() if not field.startswith("or__")) and (not any_of or any(any_of)):
+                any_of = [match for field, match in matches.items() if field.startswith("or__")] or [True]
+                if any(any_of) and all(match for field, match in matches.items() if not field.startswith("or__")):
                     found.append(self._shown(name, item))
         return found
 
@@ -177,8 +159,6 @@ class Controller:
             return self._handle(method, url.path.removeprefix(_PREFIX).strip("/").split("/"), dict(parse_qsl(url.query)), body)
         except _rules.Refused as exc:
             return 400, {"__all__": [str(exc)]}
-        except PermissionError as exc:
-            return 403, {"detail": str(exc)}
         except (KeyError, ValueError):
             return 404, {"detail": "Not found."}
 
@@ -213,7 +193,7 @@ class Controller:
                 other = _RELATIONS[kind][relation]
                 return 200, _page([self._shown(other, self.objects[other][number]) for number in item[relation]])
             case "POST", [relation]:
-                self._relate(kind, item, relation, body)
+                item[relation].append(self.objects[_RELATIONS[kind][relation]][body["id"]]["id"])
                 return 204, None
         return 405, {}
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Rules of AWX for what the set-up posts; above each, where AWX 24.6.1 has it."""
+"""Rules of AWX for what the set-up posts. Above each rule is its place in AWX 24.6.1."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 
 class Refused(Exception):
-    """What AWX answers with 400."""
+    """AWX answers with HTTP 400."""
 
 
 # awx/main/fields.py: CredentialTypeInputField.schema
@@ -28,7 +28,7 @@ _ENV_BLOCKLIST = frozenset("PATH PYTHONPATH VIRTUAL_ENV JOB_ID INVENTORY_ID PROJ
 
 
 def check_credential_type(definition: Mapping[str, Any]) -> None:
-    """Refuse a credential type that AWX would."""
+    """Raise Refused for a credential type that AWX refuses."""
     # awx/api/serializers.py: CredentialTypeSerializer.validate
     if definition["kind"] not in ("cloud", "net"):
         raise Refused(f"kind {definition['kind']}")
@@ -65,7 +65,7 @@ class _Files(SimpleNamespace):
 
 
 def save_credential(fields: Iterable[Mapping[str, Any]], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what AWX saves of a credential's inputs, or refuse them."""
+    """Return what AWX saves of a credential's inputs, or raise Refused."""
     by_id = {field["id"]: field for field in fields}
     saved = {}
     for name, value in values.items():
@@ -92,7 +92,7 @@ _TYPES = ("text", "textarea", "password", "multiplechoice")
 
 
 def check_survey(survey: Mapping[str, Any]) -> None:
-    """Refuse a survey that AWX would, of questions with text for an answer."""
+    """Raise Refused for a survey that AWX refuses. Only questions whose answers are text are known here."""
     # awx/api/views/__init__.py: JobTemplateSurveySpec._validate_spec_data
     if not all(isinstance(survey.get(name), kind) for name, kind in (("name", str), ("description", str), ("spec", list))) or not survey["spec"]:
         raise Refused("survey")
@@ -111,7 +111,7 @@ def check_survey(survey: Mapping[str, Any]) -> None:
 
 
 def answer_survey(survey: Mapping[str, Any], answers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the extra variables of a launch with those answers, or refuse them."""
+    """Return the extra variables of a launch with these answers, or raise Refused."""
     for question in survey["spec"]:
         variable = question["variable"]
         # awx/main/models/mixins.py: SurveyJobTemplateMixin._survey_element_validation

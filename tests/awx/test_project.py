@@ -65,11 +65,12 @@ def reasons(run: Run) -> dict[str, str]:
 def test_survey_answers_count_as_meant(jobs: Jobs, simulator: Simulator, key: KeyPair) -> None:
     """Blank, one number, several, yes, and what has no number; with and without an inventory."""
     one, two = jobs.numbers
-    typed, third = new_number(), new_number()
+    third, fourth = new_number(), new_number()
     records = {"flows_encryption_cache_path": str(jobs.playbooks.folder / "records")}
 
     def register(**answers: str) -> Run:
-        given = {"flows_encryption_public_key": key.public, **{f"flows_encryption_{name}": value for name, value in answers.items()}}
+        typed = {"public_key": key.public.replace("\n", "\r\n"), **answers}
+        given = {f"flows_encryption_{name}": value for name, value in typed.items()}
         return jobs.run("register.yml", variables=records, **{**unanswered("register"), **given})
 
     assert reasons(register(force="")) == dict.fromkeys(jobs.numbers, "absent")
@@ -84,9 +85,9 @@ def test_survey_answers_count_as_meant(jobs: Jobs, simulator: Simulator, key: Ke
     nothing = register()
     assert nothing.rc != 0 and "there is no number to register" in nothing.text, nothing.output
     assert simulator.count() == 3
-    assert reasons(register(phone_numbers=typed)) == {typed: "absent"}
-    assert reasons(register(phone_numbers=f"{typed}\r\n  {third[:3]} {third[3:]},\r\n")) == {typed: "up_to_date", third: "absent"}
-    assert set(simulator.registered()[SID]) == {one, two, typed, third}
+    assert reasons(register(phone_numbers=third)) == {third: "absent"}
+    assert reasons(register(phone_numbers=f"{third}\r\n  {fourth[:3]} {fourth[3:]},\r\n")) == {third: "up_to_date", fourth: "absent"}
+    assert set(simulator.registered()[SID]) == {one, two, third, fourth}
 
     checked = jobs.run("check.yml", variables={**records, "flows_encryption_public_key": key.public})
     assert checked.rc == 0 and "4 numbers: 4 ok." in checked.text, checked.output

@@ -140,6 +140,12 @@ def test_check_read_back_names_the_number_with_another_key(registered: Numbers, 
     assert registered.samples()[("numbers", "drifted", other_key.fingerprint)] == 1
     assert_nowhere([token], {"output": run.output, **registered.playbooks.leftovers()})
 
+    # Where the keys cannot be read the records count, unless reading is required.
+    for is_required in (False, True):
+        run = registered.check(hosts, **{**meta, "meta_access_token": "EAAanother-token"}, read_back_required=is_required)
+        assert (run.rc != 0) is is_required and published(run)["by_state"] == {"ok": 2}, run.output
+        assert any("read_back_required" in problem for problem in published(run)["problems"]) is is_required
+
 
 @contextlib.contextmanager
 def watched(folder: Path) -> Iterator[list[tuple[str, int]]]:

@@ -177,6 +177,11 @@ def test_judge_what_cannot_be_read_is_a_problem() -> None:
     assert result["stats"]["problems"] == ["The records on localhost cannot be read (Failed to connect)."]
 
 
+def test_judge_required_read_back_that_failed_is_a_problem() -> None:
+    result = judge(ONE, [KEY], [{"msg": "The key could not be read.", "numbers": [held(recorded(), None, cause="HTTP 401.")]}], [])
+    assert result["stats"]["problems"] == ["The key could not be read."] and result["stats"]["by_state"] == {"ok": 1}
+
+
 def test_judge_number_whose_key_cannot_be_read_is_unknown() -> None:
     result = judge(ONE, [{"fingerprint": None, "text": "", "problem": "/a.pub.pem: not found."}], [{"numbers": [recorded()]}], [])
     assert result["stats"]["by_state"] == {"unknown": 1} and result["stats"]["problems"] == ["/a.pub.pem: not found."]
