@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every reader of what comes from outside, fed with anything: a value or the project's own error, nothing else.
+"""Fuzzes every parser of untrusted input: it must return a value or raise the project's own error.
 
-``python -m dev.fuzz_parsers --seconds 60`` lets atheris (coverage-guided, libFuzzer) look for inputs that break one of
-the targets, in turn and for that long in all; the exit status is 1 when it found one. ``test_fuzz.py`` feeds the same
+``python -m dev.fuzz_parsers --seconds 60`` runs atheris (coverage-guided, libFuzzer) on one target after the other,
+for that long in all; the exit status is 1 if it found an input that breaks one. ``test_fuzz.py`` feeds the same
 targets with hypothesis.
 """
 
@@ -189,7 +189,7 @@ def retry_after(data: bytes) -> None:
 
 
 def is_success(status: int, body: bytes) -> bool:
-    """HTTP 200, JSON, ``code`` ``WA-200`` (or ``WA200``), ``data.success`` true, no name twice: promise 4, said once more in other words."""
+    """Whether the answer confirms success: HTTP 200, JSON, ``code`` ``WA-200`` (or ``WA200``), ``data.success`` true, no duplicate name."""
     if status != 200:
         return False
     twice: list[str] = []
@@ -251,7 +251,7 @@ def _record_file(**fields: t.Any) -> bytes:
 
 
 def sealed(fields: dict[str, t.Any]) -> bytes:
-    """A record's fields as they are written, whatever they say."""
+    """Return the text of a record with any fields."""
     checksum = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
     return json.dumps({**fields, "checksum": checksum}).encode() + b"\n"
 
@@ -325,7 +325,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
 
 
 def _fuzz(name: str, seconds: int, seed: int, corpus: str) -> t.NoReturn:
-    """Never comes back: libFuzzer ends the process."""
+    """Fuzz a target. Does not return, because libFuzzer ends the process."""
     target, dummy = TARGETS[name]
     arguments = [f"-max_total_time={seconds}", f"-seed={seed}", "-max_len=8192", "-timeout=10", "-rss_limit_mb=1024", "-print_final_stats=1"]
     atheris.Setup([sys.argv[0], *arguments, f"-artifact_prefix={corpus}/crash-", "-verbosity=1", corpus], target)
@@ -334,7 +334,7 @@ def _fuzz(name: str, seconds: int, seed: int, corpus: str) -> t.NoReturn:
 
 
 def _run(name: str, seconds: int, seed: int) -> tuple[int, int, str]:
-    """Fuzz one target in a process of its own; return executions, edges covered, and what it said if it found something."""
+    """Fuzz one target in a separate process; return executions, covered edges, and its output if it found something."""
     with tempfile.TemporaryDirectory() as corpus:
         for index, good in enumerate(TARGETS[name][1]):
             Path(corpus, f"seed-{index}").write_bytes(good)

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How much the module costs, as ratios within one run: ``make bench``.
+"""Measures the time of runs as ratios within one run: ``make bench``.
 
-Every figure is a median over rounds in which the candidates take turns, with Ansible's own start-up taken off. The exit
-status is 1 when a ratio is three times off its limit: on a shared machine, closer misses come and go. What the disk or the
-clock alone decides is shown and not judged.
+Every figure is a median over rounds in which the candidates take turns, without Ansible's own start-up. The exit
+status is 1 if a ratio is three times its limit: on a shared machine, smaller excesses come and go. What depends on the disk
+or the clock alone is shown without a limit.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ LOOP_URI = """
       loop: "{{ numbers }}"
 """
 
-# All numbers in one task, and none, for what Ansible takes for such a task in any case.
+# All numbers in one task, and none, which is the time that Ansible needs for such a task in any case.
 FLEET_ARGUMENTS = """
         api_url: "{{ api_url }}"
         sid: "{{ sid }}"
@@ -65,7 +65,7 @@ FLEET_ARGUMENTS = """
         cache_path: "{{ cache_path }}"
 """
 
-# In a process of its own, some times over.
+# In a separate process, several times.
 PROCESS = """
       environment:
         ASKS_FOR_A_PROCESS: "yes"
@@ -93,7 +93,7 @@ SPEC = """
 """
 
 
-# What a run of the role takes. The key pair is there, beside the inventory.
+# A run of the role. The key pair exists beside the inventory.
 ROLE = """
     - name: Measured
       ansible.builtin.import_role:
@@ -169,7 +169,7 @@ class Bench:
         return statistics.median(self.times[name]) - statistics.median(self.times[start_up])
 
 
-# An fsync takes what the disk takes, and a bare pool has none; seconds are the machine's.
+# These depend on the disk, because a bare pool has no fsync, or on the machine.
 NOT_JUDGED = ("the bare pool to it", "Ansible's own work")
 
 # What, seconds (or another figure), ratio, limit in words, and how much of the limit the ratio uses.
@@ -177,7 +177,7 @@ Row = tuple[str, str, float | None, str, float]
 
 
 def row(what: str, seconds: float, ratio: float | None = None, most: float | None = None, least: float | None = None, unit: str = "s") -> Row:
-    """How far it is off its limit counts in :func:`main`, unless it is in :data:`NOT_JUDGED`."""
+    """Return a row of the table. :func:`main` compares the ratio with its limit, unless it is in :data:`NOT_JUDGED`."""
     limit = f"at most {most:g}" if most else f"at least {least:g}" if least else ""
     used = ratio / most if ratio and most else least / ratio if ratio and least else 0
     return what, f"{seconds:.3g} {unit}", ratio, limit, used

@@ -1,7 +1,7 @@
 # Copyright (c) kaleyra.whatsapp contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the core costs for many numbers in one task, against a bare pool of requests."""
+"""Measures the core with many numbers in one task, compared with a bare pool of requests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def numbers_of(count: int) -> list[str]:
 
 
 class ListBench:
-    """Runs the core in this process. ``work`` says what was measured how often; a median is over all of its rounds."""
+    """Runs the core in this process."""
 
     def __init__(self, folder: pathlib.Path, simulator: Simulator, public_key: str) -> None:
         self._folder = folder
@@ -101,13 +101,13 @@ with Simulator({"HXBENCH0000000000": "benchmark-api-key"}) as simulator:
     bench = ListBench(pathlib.Path(sys.argv[1]), simulator, sys.stdin.read())
     bench.run(numbers_of(100), bench.new_cache())
     bench.run(numbers_of(int(sys.argv[2])), bench.new_cache())
-# Not what getrusage says, which starts with what the parent had.
+# Not getrusage, which starts with the memory of the parent.
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) * 1024)
 """
 
 
 def bytes_a_number(folder: pathlib.Path, public_key: str, few: int, many: int) -> float:
-    """By how much a process's peak memory grows with each number that it registers."""
+    """Return by how much the peak memory of a process grows with each number that it registers."""
     peaks = []
     for count in (few, many):
         place = folder / f"memory-{count}"

@@ -24,6 +24,7 @@ from ansible_collections.kaleyra.whatsapp.plugins.plugin_utils._role_plan import
     PREFIX,
     Stop,
     Surroundings,
+    is_blank,
     make_plan,
     user_folder,
 )
@@ -31,7 +32,8 @@ from ansible_collections.kaleyra.whatsapp.plugins.plugin_utils._role_plan import
 # Before ansible-core 2.19 all templates of a task are trusted.
 _trust_as_template: t.Callable[[str], str] = getattr(ansible.template, "trust_as_template", str)
 
-_OPTIONS = (*NAMES, *(name for name in SPEC.argument_spec if not name.startswith("business_public_key")))
+_WITHOUT_VARIABLE = ("business_public_key", "business_public_key_path", "known_fingerprint", "phone_number")
+_OPTIONS = (*NAMES, *(name for name in SPEC.argument_spec if name not in _WITHOUT_VARIABLE))
 
 
 class ActionModule(ActionBase):
@@ -48,9 +50,10 @@ class ActionModule(ActionBase):
             return {**result, "changed": False, "shared": False}
         names = own["ansible_play_hosts_all" if whole_play else "ansible_play_batch"] if everybody else [own["inventory_hostname"]]
         requests = {}
+        templar = ansible.template.Templar(loader=self._loader)
         for name in names:
             variables = own if name == own["inventory_hostname"] else self._variables_of(name, own)
-            templar = ansible.template.Templar(loader=self._loader, variables=variables)
+            templar.available_variables = variables
             if variables is own or self._takes_part(templar):
                 requests[name] = _read(templar, variables)
         hostvars = own["hostvars"]
@@ -61,8 +64,9 @@ class ActionModule(ActionBase):
             is_in_inventory=lambda name: hostvars._inventory.get_host(name) is not None,
             in_awx="awx_job_id" in own or "tower_job_id" in own,
             read_private_key=_read_private_key,
-            check_option=_check_option,
+            check_option=_OptionChecks(),
             registers=boolean(self._task.args.get("registers", True)),
+            inventory_is_empty=not own["groups"].get("all"),
         )
         plan = make_plan(requests, surroundings)
         for warning in plan.pop("warnings"):
@@ -99,6 +103,9 @@ def _read(templar: ansible.template.Templar, variables: t.Mapping[str, t.Any]) -
                 found[name] = templar.template(variables[PREFIX + name])
             except AnsibleError as exc:
                 return Stop(f"{PREFIX}{name} cannot be read: {exc}")
+    if is_blank(found.get("meta_phone_number_ids")) and variables.get("waba_phone_number_id"):
+        # The inventory plugin waba_numbers knows it.
+        found["meta_phone_number_ids"] = {variables["inventory_hostname"]: variables["waba_phone_number_id"]}
     return found
 
 
@@ -109,12 +116,21 @@ def _is_local(hostvars: t.Any, name: str) -> bool:
     return str(connection) in ("local", "ansible.builtin.local")
 
 
-def _check_option(name: str, value: t.Any) -> str:
-    spec = {key: option for key, option in SPEC.argument_spec[name].items() if key in ("type", "elements", "choices")}
-    if name in ("pod", "phone_number", "phone_numbers", "known_fingerprint"):
-        return ""
-    errors = ArgumentSpecValidator({name: spec}).validate({name: value}).error_messages
-    return errors[0] if errors else ""
+class _OptionChecks:
+    """Checks values against the module's specification, each value once: most hosts share them."""
+
+    def __init__(self) -> None:
+        self._checked: dict[tuple[str, str], str] = {}
+
+    def __call__(self, name: str, value: t.Any) -> str:
+        if name in ("pod", "phone_numbers"):  # checked by the plan itself
+            return ""
+        key = name, repr(value)
+        if key not in self._checked:
+            spec = {part: option for part, option in SPEC.argument_spec[name].items() if part in ("type", "elements", "choices")}
+            errors = ArgumentSpecValidator({name: spec}).validate({name: value}).error_messages
+            self._checked[key] = errors[0] if errors else ""
+        return self._checked[key]
 
 
 def _read_private_key(path: str, passphrase: str) -> tuple[str, str]:

@@ -11,7 +11,6 @@ import typing as t
 from ansible_collections.kaleyra.whatsapp.plugins.plugin_utils._role_plan import (
     endpoints_to_verify,
     known_keys,
-    pairs_to_create,
     shared_pair,
     summarise,
     verifications,
@@ -22,7 +21,6 @@ from ansible_collections.kaleyra.whatsapp.plugins.plugin_utils._role_plan import
 class FilterModule:
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         return {
-            "flows_pairs_to_create": pairs_to_create,
             "flows_known_keys": known_keys,
             "flows_endpoints_to_verify": endpoints_to_verify,
             "flows_verifications": verifications,

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Makes numbers carry one public key in one task, and tells of each what came of it."""
+"""Registers one public key for many numbers in one task, each with its own outcome."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from ._retry import longest
 from ._steps import Steps
 from ._threads import for_each_in_threads
 
-# Seconds between two words on how far it is.
+# Seconds between two progress messages.
 _PROGRESS_INTERVAL = 10.0
 
 
 def register(
-    params: t.Mapping[str, t.Any], *, check_mode: bool, progress: t.Callable[[str], None] = lambda words: None, parent: Parent | None = None
+    params: t.Mapping[str, t.Any], *, check_mode: bool, progress: t.Callable[[str], None] = lambda message: None, parent: Parent | None = None
 ) -> Result:
-    """Bring all numbers to carry the key, one as a list of one, and return the task's result, ``warnings`` and ``diff`` included.
+    """Register the key for all numbers, or for a single one, and return the task's result, including ``warnings`` and ``diff``.
 
-    Where a number could not be registered, every other one was tried all the same, and the result has ``failed`` and ``msg``.
+    If a number of a list fails, all others are still tried, and the result has ``failed`` and ``msg``.
 
-    :param params: the module's options, None for what was not given
-    :param progress: called now and then while it takes long, with a few words on how far it is
-    :param parent: when it has ended, nothing further is sent
-    :raises Cancelled: it has ended
-    :raises KaleyraError: nothing was sent for any of them
+    :param params: the module's options, None for those that are not set
+    :param progress: called with a progress message from time to time
+    :param parent: once it has ended, nothing more is sent
+    :raises Cancelled: the parent has ended
+    :raises KaleyraError: nothing was sent for any number
     """
     concurrency, rate = params["concurrency"], params["max_requests_per_second"]
     require_range("concurrency", concurrency, 1, MAX_CALLS)
@@ -63,7 +63,7 @@ def register(
 
 
 def _start(registration: Registration, phone_numbers: t.Sequence[str]) -> dict[str, NumberOutcome]:
-    """Return each number's outcome once, by number, in which nothing is known yet but what cannot be a number."""
+    """Return the initial outcome of each distinct number. What is not a number has failed already."""
     outcomes: dict[str, NumberOutcome] = {}
     for text in phone_numbers:
         try:
@@ -76,9 +76,9 @@ def _start(registration: Registration, phone_numbers: t.Sequence[str]) -> dict[s
 
 
 class _Work:
-    """What is done for the numbers.
+    """The work for the numbers.
 
-    :param outcomes: replaced as they become known
+    :param outcomes: of each number, replaced as the work proceeds
     """
 
     def __init__(self, registration: Registration, outcomes: dict[str, NumberOutcome], check_mode: bool) -> None:
@@ -87,7 +87,7 @@ class _Work:
         self._check_mode = check_mode
 
     def do(self, concurrency: int, rate_limiter: RateLimiter, progress: t.Callable[[str], None]) -> int:
-        """Do it, and return how many requests were sent for all numbers together."""
+        """Do the work, and return the number of requests that were sent for all numbers together."""
         read_back = self._registration.read_back
         numbers = [number for number, outcome in self._outcomes.items() if not outcome.error]
         if not read_back:
@@ -96,7 +96,7 @@ class _Work:
             return 0
         looked_up = 0
         try:
-            # What all of them need, once for all.
+            # What all numbers need is prepared once.
             self._registration.key.require_rsa_2048()
             self._registration.api.prepare()
             if read_back:
@@ -112,7 +112,7 @@ class _Work:
         return looked_up
 
     def _plan(self, numbers: list[str]) -> list[str]:
-        """Plan each number, and return those that are to be changed. Without threads: reading files is all there is to do."""
+        """Plan each number, and return those to be changed. Without threads, because this only reads files."""
         for number in numbers:
             self._outcomes[number] = self._registration.plan(self._outcomes[number])
         return [number for number in numbers if self._outcomes[number].to_be_changed]
@@ -122,16 +122,16 @@ class _Work:
             self._outcomes[number] = yield from self._registration.apply(self._outcomes[number], check_mode=self._check_mode)
 
         done = failed = 0
-        said = time.monotonic()
+        reported = time.monotonic()
 
         def on_progress(number: str | None) -> None:
-            nonlocal done, failed, said
+            nonlocal done, failed, reported
             if number:
                 done += 1
                 failed += self._outcomes[number].error is not None
             now = time.monotonic()
-            if now - said >= _PROGRESS_INTERVAL:
-                said = now
+            if now - reported >= _PROGRESS_INTERVAL:
+                reported = now
                 progress(f"{done} of {len(numbers)} numbers done, {failed} failed")
 
         for_each_in_threads(numbers, apply, threads=concurrency, rate_limiter=rate_limiter, on_progress=on_progress)

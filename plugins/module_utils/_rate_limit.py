@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""When a request may start: one clock for all the threads of a task."""
+"""Decides when a request may start, for all threads of a task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import time
 
 from ._parent import Parent
 
-# Seconds that a thread sleeps at most before it looks around again.
+# The longest time in seconds that a thread sleeps before it checks again whether it may continue.
 LONGEST_SLEEP = 0.25
 
 # After the first refusal nobody starts for so many seconds at least; then requests start at so many a second, which doubles in so many
@@ -29,19 +29,19 @@ _PROBE, _MOST_PROBE, _SLOWER, _LEAST_RATE = 0.3, 4.0, 0.7, 0.5
 
 
 class Cancelled(BaseException):
-    """Nothing is to be sent any more; no error, as nobody waits for the outcome."""
+    """Nothing more may be sent. Not an error, because nobody waits for the outcome."""
 
 
 class RateLimiter:
-    """Holds requests to a rate, and finds the account's, which is not published, from what is refused.
+    """Limits the rate of requests, and finds the unpublished rate of the account from its refusals.
 
-    As TCP's CUBIC does with its window (RFC 9438): the rate grows fast until a request is refused, goes back a little, returns to where
-    it was, stays there for a while, and then goes beyond. A refusal of a request that had started before the last one tells nothing new.
+    It works like TCP's CUBIC with its window (RFC 9438): the rate grows fast until a request is refused, is reduced a little, returns to where
+    it was, stays there for a while, and then exceeds it. A refusal of a request that had started before the last refusal is ignored.
 
-    :param per_second: most requests a second, None for as many as can be
-    :param longest_pause: seconds between two requests at most, whatever is refused
-    :param patience: seconds after which an account that refuses everything is not asked again
-    :ivar parent: the process that wants the work; once it has ended, nothing starts any more
+    :param per_second: maximum number of requests a second, None for no limit
+    :param longest_pause: the longest time in seconds between two requests, whatever is refused
+    :param patience: seconds after which nothing more is sent to an account that refuses everything
+    :ivar parent: the process that started this one; once it has ended, no request starts
     """
 
     parent: Parent | None = None
@@ -63,14 +63,14 @@ class RateLimiter:
         self._grew_at = 0.0
         self._accepted = 0
         self._slowed_at = -math.inf
-        # Nothing got through since then, in so many refusals after the first.
+        # The time since when nothing got through, and the number of refusals after the first.
         self._refusing_since: float | None = None
         self._probes = 0
 
     def wait(self, seconds: float = 0.0) -> None:
-        """Return when the next request may start, after that many seconds at the earliest, which hold up nobody else.
+        """Wait until the next request may start, at least that many seconds, without delaying others.
 
-        :raises Cancelled: it may not start at all
+        :raises Cancelled: no request may start any more
         """
         earliest = time.monotonic() + seconds
         while True:
@@ -83,9 +83,9 @@ class RateLimiter:
             time.sleep(min(left, LONGEST_SLEEP))
 
     def require_running(self) -> None:
-        """See that something may still be sent.
+        """Check that requests may still be sent.
 
-        :raises Cancelled: it was stopped, or the parent has ended
+        :raises Cancelled: the limiter was stopped, or the parent has ended
         """
         if self._stopped or (self.parent and self.parent.has_ended()):
             raise Cancelled
@@ -99,7 +99,7 @@ class RateLimiter:
                 self._awaited = due
                 return due - now
             interval = self._interval()
-            # Who has waited, and was woken late, does not delay the next one.
+            # A request that waited, and was woken late, does not delay the next one.
             self._next = interval + (due if self._awaited == due and now - due < interval else now)
             if self._since is None:
                 self._since = self._grew_at = now
@@ -107,12 +107,12 @@ class RateLimiter:
 
     @property
     def is_blocked(self) -> bool:
-        """Whether the account has refused everything for so long that nothing is to be sent any more."""
+        """Whether the account has refused everything for so long that nothing more is sent."""
         with self._mutex:
             return self._is_blocked(time.monotonic())
 
     def accepted(self) -> None:
-        """A request got through, whatever came of it."""
+        """Record that a request got through, with any outcome."""
         with self._mutex:
             self._accepted += 1
             self._refusing_since, self._probes = None, 0
@@ -126,7 +126,7 @@ class RateLimiter:
                 self._rate = self._estimate * (1 + (1 - _BACK) * ((now - self._since) / self._return - 1) ** 3)
 
     def refused(self, asked: float, started: float) -> None:
-        """Let nobody start before so many seconds have passed, and then more slowly.
+        """Record a refusal: no request starts for that time, and then fewer do.
 
         :param asked: seconds that the account asks to wait
         :param started: when the request was sent
@@ -166,5 +166,5 @@ class RateLimiter:
         return max(self._least_interval, min(max(1 / self._rate if self._rate else 0.0, probe), self._longest_pause))
 
     def stop(self) -> None:
-        """Let nobody start any more."""
+        """Prevent any further request."""
         self._stopped = True

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether to register, where what the number carries was read."""
+"""Plans from the key that a number carries, if it could be read."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if t.TYPE_CHECKING:
 
 
 def plan_from_held(plan: Plan, held: HeldKey, fingerprint: str, *, force: bool) -> Plan:
-    """Return the plan by what the number carries; where that cannot be told, the plan by the record with a warning.
+    """Return the plan from the key that the number carries, or if it could not be read, the plan from the record with a warning.
 
-    :param plan: by the record
+    :param plan: made from the record
     :param fingerprint: of the wanted key
     """
     if held.unknown:
-        unread = f"The key that the number carries could not be read, so that the record counts: {held.unknown}"
+        unread = f"The key that the number carries could not be read, so the record is used: {held.unknown}"
         return plan._replace(warning=" ".join(filter(None, [plan.warning, unread])))
     if held.carries(fingerprint):
         reason = "forced" if force else "expired" if plan.reason == "expired" else "up_to_date"

@@ -42,7 +42,7 @@ class Reader:
     rate_limiter: RateLimiter = dataclasses.field(default_factory=RateLimiter)
 
     def get(self, url: str, headers: dict[str, str], *, is_throttled: t.Callable[[Answer], bool] = lambda answer: False) -> Steps[tuple[Answer, int]]:
-        """Each attempt being a step, return the last answer, and the number of requests sent.
+        """Return the last answer, and the number of requests sent. Each attempt is a step.
 
         :param is_throttled: whether an answer reports throttling by other means than its HTTP status
         :raises ReadingFailed: there was no answer to the last attempt

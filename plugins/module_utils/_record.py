@@ -271,13 +271,9 @@ class RecordFile:
     def _write(self, content: bytes) -> None:
         """Replace the record in one step. Under :meth:`exclusive`, so one name for the new file is enough."""
         new = f"{self._path}.new"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC  # over what a killed process left
         with _writing:
-            try:
-                file = os.open(new, flags, 0o600)
-            except FileExistsError:  # left by a process that was killed
-                os.unlink(new)
-                file = os.open(new, flags, 0o600)
+            file = os.open(new, flags, 0o600)
             try:
                 with open(file, "wb") as stream:
                     stream.write(content)

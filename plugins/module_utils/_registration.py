@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Makes a number carry a public key: what is to be done, and doing it in steps."""
+"""Plans what to do for a number and why, and does it in steps."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from ._read_back_plan import plan_from_held
 from ._record import InvalidRecord, KnownKey, RecordFile
 from ._steps import Pause, Steps
 
-# Seconds between two looks at the lock of a number that another process registers.
+# Seconds between two attempts to acquire the lock of a number that another process is registering.
 _LOOK_AT_LOCK = 0.05
 
 
 class Plan(t.NamedTuple):
-    """Whether to register, and why.
+    """Whether to register the key, and why.
 
     :param reason: ``up_to_date``, ``absent``, ``different``, ``expired``, ``forced``, ``unconfirmed`` or ``unreadable``,
-        and where the key was read back also ``drifted`` or ``mismatch``
+        and if the key was read back also ``drifted`` or ``mismatch``
     :param previous_fingerprint: the key that the number is known to carry, None if unknown
     """
 
@@ -45,7 +45,7 @@ class Plan(t.NamedTuple):
 
 
 def make_plan(known: KnownKey | RecordFile, fingerprint: str, *, force: bool, cache_valid_time: int | None) -> Plan:
-    """Compare the wanted key with what is known. Reads only, for check mode and real runs alike."""
+    """Compare the wanted key with what is known. Only reads, so check mode and real runs share it."""
     try:
         record = known.read()
     except InvalidRecord as exc:
@@ -62,18 +62,18 @@ def make_plan(known: KnownKey | RecordFile, fingerprint: str, *, force: bool, ca
 
 
 class NumberOutcome(t.NamedTuple):
-    """What is to be done for a number, and what came of it.
+    """The plan for a number, and its outcome.
 
-    :param phone_number: in E.164, or as it was given if it cannot be read
+    :param phone_number: in E.164, or the original text if it is not a number
     :param fingerprint: of the wanted key
-    :param reads_back: whether its result tells what was read back
-    :param plan: None where that is not known
+    :param reads_back: whether the result contains what was read back
+    :param plan: None if it is not known yet
     :param attempts: requests sent
-    :param held: what the number carried before, None if it was not read
-    :param verified: whether it is seen to carry the key afterwards, None if that cannot be told
+    :param held: the key that the number carried before, None if it was not read
+    :param verified: whether the number was seen to carry the key afterwards, None if that could not be read
     :param answer: ``http_status``, ``code`` and ``message`` of the last answer to a registration
-    :param further_warnings: apart from that of the plan
-    :param error: why it failed
+    :param further_warnings: in addition to that of the plan
+    :param error: why it failed, None if it did not
     """
 
     phone_number: str
@@ -88,17 +88,17 @@ class NumberOutcome(t.NamedTuple):
     error: KaleyraError | None = None
 
     def failed(self, error: KaleyraError) -> NumberOutcome:
-        """Return this with the error, and with what it tells of the requests sent."""
+        """Return this outcome with the error, and with the requests that it counted."""
         return self._replace(error=error, attempts=self.attempts + error.details.get("attempts", 0))
 
     def answered(self, answer: t.Mapping[str, t.Any]) -> NumberOutcome:
-        """Return this with what :meth:`FlowsEncryptionApi.set_public_key` returned."""
+        """Return this outcome with what :meth:`FlowsEncryptionApi.set_public_key` returned."""
         return self._replace(
             attempts=self.attempts + answer["attempts"], answer={name: value for name, value in answer.items() if name != "attempts"}
         )
 
     def warning(self, text: str) -> NumberOutcome:
-        """Return this with one more warning."""
+        """Return this outcome with one more warning."""
         return self._replace(further_warnings=(*self.further_warnings, text))
 
     @property
@@ -114,7 +114,7 @@ class NumberOutcome(t.NamedTuple):
         return (self.plan.warning, *self.further_warnings) if self.plan and self.plan.warning else self.further_warnings
 
     def as_result(self) -> dict[str, t.Any]:
-        """The number's part of the task's result."""
+        """Return the number's part of the task's result."""
         result = {
             "changed": self.changed,
             "phone_number": self.phone_number,
@@ -132,22 +132,22 @@ class NumberOutcome(t.NamedTuple):
         return result
 
     def state_before(self) -> dict[str, t.Any]:
-        """For the diff, what was known of the number."""
+        """Return what was known of the number before, for the diff."""
         reason = self.plan.reason if self.plan else None
         state = reason if reason in ("absent", "unconfirmed", "unreadable", "expired") else "confirmed"
         return {"phone_number": self.phone_number, "fingerprint": self.plan.previous_fingerprint if self.plan else None, "record": state}
 
     def state_after(self) -> dict[str, t.Any]:
-        """For the diff, what is then known."""
+        """Return what is known of the number afterwards, for the diff."""
         return {"phone_number": self.phone_number, "fingerprint": self.fingerprint, "record": "confirmed"}
 
 
 class Registration:
-    """What a task wants of each of its numbers, and how one of them gets it.
+    """What a task does for each of its numbers.
 
-    :param params: the module's options, None for what was not given
-    :param rate_limiter: is told what the API refuses
-    :raises InvalidInput: for what no number could be registered with
+    :param params: the module's options, None for those that are not set
+    :param rate_limiter: is notified of what the API refuses
+    :raises InvalidInput: an option cannot be used for any number
     """
 
     def __init__(self, params: t.Mapping[str, t.Any], rate_limiter: RateLimiter) -> None:
@@ -168,15 +168,15 @@ class Registration:
         self._cache_valid_time: int | None = params["cache_valid_time"]
 
     def known(self, phone_number: str) -> KnownKey | RecordFile:
-        """What tells the key that the number carries."""
+        """Return the record of the number, or what the caller states."""
         return self._known or RecordFile(self.cache_path, self.account.api, self.account.sid, phone_number)
 
     def start(self, phone_number: str) -> NumberOutcome:
-        """The number's outcome before anything is known."""
+        """Return the number's outcome before anything is known."""
         return NumberOutcome(phone_number, self.fingerprint, reads_back=self.read_back is not None)
 
     def plan(self, outcome: NumberOutcome) -> NumberOutcome:
-        """Add what is to be done as things stand."""
+        """Return the outcome with its plan, made from what is known now."""
         return outcome._replace(plan=self._make_plan(self.known(outcome.phone_number), outcome.held))
 
     def _make_plan(self, known: KnownKey | RecordFile, held: HeldKey | None) -> Plan:
@@ -184,7 +184,7 @@ class Registration:
         return plan_from_held(plan, held, self.fingerprint, force=self._force) if held else plan
 
     def apply(self, outcome: NumberOutcome, *, check_mode: bool) -> Steps[NumberOutcome]:
-        """Register the number where need be, and return what came of it. The first step may send."""
+        """Register the key for the number if needed, and return the outcome. The first step may send a request."""
         known = self.known(outcome.phone_number)
         try:
             outcome = yield from self._read_held(outcome)
@@ -198,7 +198,7 @@ class Registration:
                 return outcome
             with (yield from self._exclusively(known)):
                 planned, outcome = outcome.plan, self.plan(outcome)
-                if outcome.held and outcome.plan != planned:  # what another process has done meanwhile counts
+                if outcome.held and outcome.plan != planned:  # another process has changed it in the meantime
                     yield Pause()
                     outcome = yield from self._read_held(outcome)
                     self._require_read(outcome)
@@ -210,7 +210,7 @@ class Registration:
                 registered = False
                 try:
                     with known.registering(self.fingerprint):
-                        if outcome.held:  # the first step has sent already
+                        if outcome.held:  # the first step has already sent a request
                             yield Pause()
                         answered = yield from self.api.set_public_key(outcome.phone_number, self.key.pem)
                         outcome = outcome.answered(answered)
@@ -221,7 +221,7 @@ class Registration:
                 except RecordError as exc:
                     if not registered:
                         raise
-                    outcome = outcome.warning(f"The key is registered, but not on record: the next run will register it again. {exc}")
+                    outcome = outcome.warning(f"The key is registered, but not on record, so the next run will register it again. {exc}")
         except RecordError as exc:
             if outcome.to_be_changed or outcome.plan is None:
                 return outcome.failed(exc)
@@ -231,7 +231,7 @@ class Registration:
         return outcome
 
     def _read_held(self, outcome: NumberOutcome) -> Steps[NumberOutcome]:
-        """Add what the number carries, unless it is not read. With ``force`` nothing depends on it, which saves a third of the requests.
+        """Return the outcome with what the number carries, if that is read. With ``force``, nothing depends on it, so it is not.
 
         :raises InvalidInput: the source does not know the number
         """
@@ -243,14 +243,14 @@ class Registration:
     def _require_read(self, outcome: NumberOutcome) -> None:
         if outcome.held and outcome.held.unknown and self._read_back_required:
             raise KeyNotRead(
-                f"The key that {outcome.phone_number} carries could not be read, which read_back_required asks for: {outcome.held.unknown} "
+                f"The key that {outcome.phone_number} carries could not be read, but read_back_required is set: {outcome.held.unknown} "
                 "Nothing was registered."
             )
 
     def _exclusively(self, known: KnownKey | RecordFile) -> Steps[contextlib.ExitStack]:
-        """Return what keeps others from registering the number until it is left, once they do not.
+        """Wait for other processes, and return a context in which none of them registers the number.
 
-        :raises RecordError: the folder cannot be written, or they do not end
+        :raises RecordError: the folder cannot be written, or another process does not finish
         """
         began = time.monotonic()
         stack = contextlib.ExitStack()
@@ -265,7 +265,7 @@ class Registration:
             yield Pause(_LOOK_AT_LOCK, sends=False)
 
     def _verify(self, outcome: NumberOutcome) -> Steps[tuple[NumberOutcome, str | None]]:
-        """Read the key again until the number is seen to carry it, as it may become visible late; after ``timeout`` say what is seen instead."""
+        """Read the key until the number carries it, because it may become visible late; after ``timeout``, return what it carries instead."""
         if not self.read_back:
             return outcome, None
         end = time.monotonic() + self.api.timeout
@@ -287,18 +287,18 @@ class Registration:
 
     def _not_visible(self, outcome: NumberOutcome, carried: str) -> OutcomeUnknown:
         return OutcomeUnknown(
-            f"The API confirmed the key of {outcome.phone_number}, but the number is still seen to carry {carried} after {self.api.timeout} "
-            "seconds. Run it again. If it stays so, look for somebody else who registers keys for the number, or ask Kaleyra's support."
+            f"The API confirmed the key of {outcome.phone_number}, but after {self.api.timeout} seconds the number still carries {carried}. "
+            "Run it again. If this does not change, find out whether somebody else registers keys for the number, or contact Kaleyra's support."
         )
 
 
 def _is_contradicted(known: KnownKey | RecordFile, held: HeldKey | None) -> bool:
-    """Whether the record does not say what the number is seen to carry."""
+    """Whether the record differs from the key that was read back."""
     return held is not None and not held.unknown and not known.is_correct(held.fingerprint)
 
 
 def _pod_or_api_url(params: t.Mapping[str, t.Any]) -> tuple[str | None, str | None]:
-    """What the task gives counts alone; the environment stands in for both together, so that one cannot contradict the other."""
+    """Return the pod and the API URL of the task, or else both from the environment, so that they cannot contradict each other."""
     if params["pod"] or params["api_url"]:
         return params["pod"], params["api_url"]
     return os.environ.get("KALEYRA_POD"), os.environ.get("KALEYRA_API_URL")

@@ -16,7 +16,7 @@ RETRIED_STATUSES = frozenset([429, 500, 502, 503, 504])
 
 
 def longest(timeout: int, retries: int) -> int:
-    """Seconds that all attempts take at most, and as long a pause between them."""
+    """Return the longest time in seconds that all attempts and the pauses between them can take."""
     return (2 * retries + 1) * timeout
 
 

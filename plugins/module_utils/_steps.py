@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Work in steps, which holds no thread while it waits for its next step."""
+"""Runs work in steps, so that it occupies no thread while it waits for the next step."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ R = t.TypeVar("R")
 
 
 class Pause(t.NamedTuple):
-    """What work in steps yields where it has to wait.
+    """A pause that work in steps yields when it has to wait.
 
-    :param seconds: until it goes on, at the earliest
-    :param sends: whether it then sends a request, so that it needs its turn
+    :param seconds: until the next step, at least
+    :param sends: whether the next step sends a request, so that the rate limiter applies
     """
 
     seconds: float = 0.0
@@ -29,10 +29,10 @@ Steps = t.Generator[Pause, None, R]
 
 
 def run_steps(steps: Steps[R], rate_limiter: RateLimiter) -> R:
-    """Do all steps in this thread, and return what comes of them.
+    """Run all steps in this thread, and return their result.
 
-    :param rate_limiter: says when a step that sends may begin; the first one begins at once
-    :raises Cancelled: nothing is to be sent any more
+    :param rate_limiter: decides when a step that sends may begin; the first one begins at once
+    :raises Cancelled: nothing more may be sent
     """
     try:
         while True:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Work in threads: a list of it shared by several, or one piece with a deadline."""
+"""Distributes a list of work among threads, and runs a function with a deadline."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ R = t.TypeVar("R")
 def for_each_in_threads(
     items: t.Iterable[T], work: t.Callable[[T], Steps[None]], *, threads: int, rate_limiter: RateLimiter, on_progress: t.Callable[[T | None], None]
 ) -> None:
-    """Do the work for each item, in so many threads at most; return when all is done.
+    """Do the work for each item in at most ``threads`` threads; return when all are done.
 
-    An item that pauses holds no thread. All else is done in the thread that calls: it alone gets signals, as that of Ansible's time limit
-    for a task, and whatever ends it lets no further step start.
+    An item that pauses occupies no thread. Everything else happens in the calling thread: only that one gets signals, such as Ansible's time
+    limit for a task. When it ends in any way, no further step starts.
 
-    :param rate_limiter: says when an item may begin, and a step that sends
-    :param on_progress: called for each item that is done, and with None each second or so
+    :param rate_limiter: decides when an item may begin, and a step that sends
+    :param on_progress: called for each item that is done, and with None about once a second
     :raises BaseException: what the work for an item raised
     """
     pool = _Pool(items, work, rate_limiter)
     left = pool.left
     try:
         for dummy in range(min(threads, left)):
-            # Daemons: a process that is to end does not wait for them, whatever they wait for.
+            # Daemon threads, so that the process does not wait for them at its end.
             threading.Thread(target=pool.run, daemon=True).start()
         while left:
             try:
@@ -56,7 +56,7 @@ def for_each_in_threads(
 
 
 class _Begun(t.NamedTuple):
-    """An item whose work pauses, ordered by when it goes on."""
+    """An item whose work pauses, ordered by the time of its next step."""
 
     until: float
     order: int
@@ -66,10 +66,10 @@ class _Begun(t.NamedTuple):
 
 
 class _Pool(t.Generic[T]):
-    """Items, and threads that do a step of one after the other.
+    """The items, and the threads that run their steps.
 
-    :ivar left: items that are not done
-    :ivar ended: each that is, or what its work raised
+    :ivar left: number of items that are not done
+    :ivar ended: each item that is done, or the exception of its work
     """
 
     def __init__(self, items: t.Iterable[T], work: t.Callable[[T], Steps[None]], rate_limiter: RateLimiter) -> None:
@@ -81,12 +81,12 @@ class _Pool(t.Generic[T]):
         self._paused: list[_Begun] = []
         self._order = itertools.count()
         self._stopped = False
-        # One thread at a time waits for what goes on next, so that not all are woken for it.
+        # Only one thread waits for the next step, so that not all of them are woken for it.
         self._picking = threading.Lock()
         self._changed = threading.Condition()
 
     def run(self) -> None:
-        """Do steps until all items are done."""
+        """Run steps until all items are done."""
         try:
             while True:
                 with self._picking:
@@ -100,7 +100,7 @@ class _Pool(t.Generic[T]):
             self.ended.put((None, exc))
 
     def stop(self) -> None:
-        """Let no further step start."""
+        """Prevent further steps from starting."""
         self._rate_limiter.stop()
         with self._changed:
             self._stopped = True
@@ -111,7 +111,7 @@ class _Pool(t.Generic[T]):
             begun.steps.close()
 
     def _pick(self) -> tuple[T, Steps[None]] | None:
-        """Wait for the next step that may start; None when all is done."""
+        """Wait for the next step that may start; None when all items are done."""
         with self._changed:
             while self.left:
                 self._rate_limiter.require_running()
@@ -122,7 +122,7 @@ class _Pool(t.Generic[T]):
             return None
 
     def _next(self) -> tuple[T, Steps[None]] | float:
-        """Return what may go on now, what has begun before what has not, or the seconds until something may."""
+        """Return the item whose step may start now, items in progress first, or the seconds until one may."""
         now = time.monotonic()
         if self._paused and self._paused[0].until <= now:
             left = self._rate_limiter.take_turn() if self._paused[0].sends else 0.0
@@ -160,7 +160,7 @@ class _Pool(t.Generic[T]):
 def run_with_deadline(work: t.Callable[[], R], seconds: float) -> R:
     """Return what the work returns, or raise what it raises.
 
-    :raises queue.Empty: it has not ended in time. Its thread goes on; being a daemon, it ends with its process.
+    :raises queue.Empty: it has not ended in time. Its daemon thread continues, at most until the end of the process.
     """
     ended: queue.SimpleQueue[tuple[R | None, BaseException | None]] = queue.SimpleQueue()
 

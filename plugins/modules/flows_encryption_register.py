@@ -12,8 +12,9 @@ version_added: 1.0.0
 author:
   - kaleyra.whatsapp contributors (@kaleyra-whatsapp)
 description:
-  - Runs M(kaleyra.whatsapp.kaleyra_flows_encryption), or fails if the host cannot continue according to the role's plan. It is only meant for
-    the tasks of the role P(kaleyra.whatsapp.flows_encryption#role).
+  - Runs M(kaleyra.whatsapp.kaleyra_flows_encryption) for the numbers of the host, with what M(kaleyra.whatsapp.flows_encryption_plan) has
+    planned for it, or fails if the host cannot continue according to the plan. It is only meant for the tasks of the role
+    P(kaleyra.whatsapp.flows_encryption#role).
 attributes:
   action:
     support: full
@@ -25,28 +26,20 @@ attributes:
     support: full
     description: The same as M(kaleyra.whatsapp.kaleyra_flows_encryption).
 options:
-  registration:
-    description: Options of M(kaleyra.whatsapp.kaleyra_flows_encryption), with C(phone_numbers).
-    type: dict
-    required: true
-  stop:
-    description: Why the host cannot continue. The task fails with this message, and nothing is registered. Empty if it can continue.
+  public_key:
+    description:
+      - The PEM of the public key, for the entry point V(rotate), in place of the one that the plan's tasks have found.
+      - Where it is empty, the key is yet to be created, in check mode. The task is then changed.
     type: str
-    default: ""
-  pending:
-    description: Whether the key pair does not exist yet, in check mode. The task is reported as changed then.
-    type: bool
-    default: false
+  stop:
+    description: With O(public_key), why the host cannot continue. The task fails with this message, and nothing is registered.
+    type: str
 """
 
 EXAMPLES = r"""
 - name: Register the public key of each number
   kaleyra.whatsapp.flows_encryption_register:
-    registration:
-      pod: in
-      api_key: "{{ vault_kaleyra_api_key }}"
-      phone_numbers: ["+919876543210"]
-      business_public_key: "{{ lookup('ansible.builtin.file', 'public.pem') }}"
+  register: flows_encryption_registration
 """
 
 RETURN = r"""

@@ -125,15 +125,16 @@ options:
     default: 3
   concurrency:
     description:
-      - How many of O(phone_numbers) are registered at once, each over its own connection, from V(1) to V(100).
+      - How many requests for O(phone_numbers) are sent at once, each over its own connection, from V(1) to V(100).
     type: int
     default: 8
   max_requests_per_second:
     description:
       - Maximum number of requests a second for O(phone_numbers), further attempts included, evenly spaced. V(0.5) is one every two seconds.
       - By default, there is no limit other than O(concurrency).
-      - In any case, an HTTP status 429 pauses all numbers of the task for as long as the API asks for. They continue at the rate that had
-        succeeded until then, and speed up with each success.
+      - In any case, an HTTP status 429 pauses all numbers of the task for as long as the API asks for. The task then finds the rate that the
+        account allows. If the API answers every request with 429 for (2 * O(retries) + 1) * O(timeout) seconds, the numbers that are left fail
+        without a request.
     type: float
 extends_documentation_fragment:
   - kaleyra.whatsapp._attributes

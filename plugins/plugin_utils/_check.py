@@ -36,7 +36,6 @@ MOST_PROBLEMS = 20
 """How many problems the messages and the published result contain; the metrics count all."""
 
 _PREFIX = "flows_encryption_"
-_NO_PATH = ".pub.pem"  # the role's default of the public key's path, without a private key's path
 _LOOKS_LIKE_A_NUMBER = re.compile(r"\+?[1-9][0-9]{6,14}")
 
 Variables = t.Mapping[str, t.Any]
@@ -135,7 +134,7 @@ def _keys(seen: Variables, provided: str, folder: str) -> tuple[dict[str, str], 
     text = _text(seen, "public_key") or provided
     private_path, path = _text(seen, "private_key_path"), _text(seen, "public_key_path")
     root = posixpath.splitext(private_path)[0]
-    if path in ("", _NO_PATH):
+    if not path:
         path = f"{root}.pub.pem" if root else ""
     if host in LOCAL_NAMES:
         root, path = absolute_path(root, folder), absolute_path(path, folder)

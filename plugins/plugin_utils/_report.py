@@ -82,7 +82,7 @@ def _phone_numbers(name: str, given: t.Any) -> list[str]:
 def _key(own: t.Mapping[str, t.Any]) -> dict[str, str]:
     private_path = own.get("flows_encryption_private_key_path") or ""
     path = own.get("flows_encryption_public_key_path") or ""
-    if not path or path == ".pub.pem":  # the role's default without a private key
+    if not path:
         path = posixpath.splitext(private_path)[0] + ".pub.pem" if private_path else ""
     return {"host": own.get("flows_encryption_key_host") or "localhost", "path": path, "text": own.get("flows_encryption_public_key") or ""}
 

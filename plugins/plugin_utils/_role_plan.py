@@ -42,6 +42,7 @@ NAMES = (
 _FORMATS = ("pkcs1", "pkcs8", "auto", "auto_ignore")
 _MOMENTS = {"both": ("before", "after"), "before": ("before",), "after": ("after",), "never": ()}
 _SECRET_OPTIONS = ("api_key", "meta_access_token")
+_FROM_ENVIRONMENT = ("sid", "api_key", "meta_access_token", "meta_waba_ids")
 
 Variables = t.Mapping[str, t.Any]
 
@@ -61,6 +62,7 @@ class Surroundings:
     :param in_awx: whether this is a job of AWX, whose container vanishes
     :param read_private_key: returns public key (PEM) and fingerprint of a private key file on the controller, given path and passphrase
     :param registers: whether numbers are registered, and endpoints verified, in this run
+    :param inventory_is_empty: whether the inventory has no hosts, so that the run is on the implicit localhost
     :param check_option: returns what is wrong with the value of an option of the module, given its name and value, or an empty string
     """
 
@@ -72,6 +74,7 @@ class Surroundings:
     read_private_key: t.Callable[[str, str], tuple[str, str]]
     check_option: t.Callable[[str, t.Any], str]
     registers: bool = True
+    inventory_is_empty: bool = False
 
 
 def is_blank(value: t.Any) -> bool:
@@ -148,27 +151,35 @@ def make_plan(hosts: t.Mapping[str, Variables | Stop], around: Surroundings) -> 
     """Return what a run has to do.
 
     :param hosts: name -> variables of the role without their prefix, or why they cannot be read
-    :return: ``hosts``, for each its ``pair`` and ``endpoint`` (or null), ``stop`` (empty where nothing stops it) and ``numbers``; ``pairs`` to
-        be ensured on key hosts and ``endpoints`` to be verified, each once; ``keys``, the public keys that are known already;
-        ``secrets`` of pairs and endpoints by their ids; ``records``, the distinct folders of records and their hosts; ``warnings``
+    :return: ``hosts``, for each its ``pair`` and ``endpoint`` (or null), ``stop`` (empty where nothing stops it), ``numbers`` and ``options``
+        (index); ``options``, the distinct ones to register with; ``pairs`` to be ensured on key hosts and ``endpoints`` to be verified, each
+        once; ``keys``, the public keys that are known already; ``secrets`` of pairs and endpoints by their ids; ``records``, the distinct
+        folders of records and their hosts; ``warnings``
     """
-    plan: dict[str, t.Any] = {"hosts": {}, "pairs": [], "endpoints": [], "keys": {}, "secrets": {}, "records": [], "warnings": []}
+    plan: dict[str, t.Any] = {
+        "hosts": {}, "options": [], "pairs": [], "endpoints": [], "keys": {}, "secrets": {}, "records": [], "warnings": []
+    }
     pairs: dict[str, dict[str, t.Any]] = {}
     endpoints: dict[str, dict[str, t.Any]] = {}
     vanishing = False
     for host, variables in hosts.items():
-        entry: dict[str, t.Any] = {"pair": None, "endpoint": None, "moments": [], "stop": "", "numbers": []}
+        entry: dict[str, t.Any] = {"pair": None, "endpoint": None, "moments": [], "stop": "", "numbers": [], "options": None}
         plan["hosts"][host] = entry
         try:
             if isinstance(variables, Stop):
                 raise variables
+            if around.inventory_is_empty:
+                _require_without_inventory(variables, host, around)
             records = {"api_host": as_text(variables.get("api_host")) or "localhost", "cache_path": as_text(variables.get("cache_path"))}
             if records not in plan["records"]:
                 plan["records"].append(records)
             if around.registers:
                 _check_account(variables, around)
                 entry["numbers"] = _numbers(variables, host)
-                _check_options(variables, around)
+                options = _options(variables, around)
+                if options not in plan["options"]:
+                    plan["options"].append(options)
+                entry["options"] = plan["options"].index(options)
             entry["pair"] = _add_pair(plan, pairs, host, variables, around)
             if around.registers:
                 _add_endpoint(plan, endpoints, entry, variables, around)
@@ -189,6 +200,24 @@ def make_plan(hosts: t.Mapping[str, Variables | Stop], around: Surroundings) -> 
             "flows_encryption_cache_path to it and flows_encryption_cache_path_is_persistent to true."
         )
     return plan
+
+
+def _require_without_inventory(variables: Variables, host: str, around: Surroundings) -> None:
+    """Stop where an inventory was probably meant to say what to do."""
+    if around.registers and phone_numbers(variables.get("phone_numbers"), host) == [host]:
+        missing = "so there is no number to register, and flows_encryption_phone_numbers is not set (in AWX: the survey was not answered)"
+    elif not as_text(variables.get("private_key_path")) and not as_text(variables.get("public_key")) and not _provided_file(around):
+        missing = "and flows_encryption_private_key_path is not set"
+    else:
+        return
+    raise Stop(
+        f"The inventory has no hosts, {missing}. If Ansible warned above that it could not parse the inventory, a common cause is a number without "
+        'quotes as the name of a host in YAML: write "+919876543210":, with the quotes.'
+    )
+
+
+def _provided_file(around: Surroundings) -> str:
+    return around.environment.get("KALEYRA_FLOWS_PRIVATE_KEY_FILE", "")
 
 
 def _numbers(variables: Variables, host: str) -> list[str]:
@@ -230,12 +259,17 @@ def api_of(variables: Variables, environment: t.Mapping[str, str]) -> tuple[str,
     return environment.get("KALEYRA_POD", ""), ""
 
 
-def _check_options(variables: Variables, around: Surroundings) -> None:
-    for name, value in variables.items():
-        if name not in NAMES and name not in _SECRET_OPTIONS and not is_blank(value):
-            wrong = around.check_option(name, value)
-            if wrong:
-                raise Stop(f"flows_encryption_{name}: {wrong}")
+def _options(variables: Variables, around: Surroundings) -> dict[str, t.Any]:
+    """Return what a host's numbers are registered with: the module's options, but for numbers and key."""
+    options = {name: value for name, value in variables.items() if name not in (*NAMES, "phone_numbers") and not is_blank(value)}
+    for name, value in options.items():
+        wrong = "" if name in _SECRET_OPTIONS else around.check_option(name, value)
+        if wrong:
+            raise Stop(f"flows_encryption_{name}: {wrong}")
+    for name in _FROM_ENVIRONMENT:
+        options.setdefault(name, around.environment.get(name.upper() if name.startswith("meta_") else f"KALEYRA_{name.upper()}", ""))
+    options["pod"], options["api_url"] = api_of(variables, around.environment)
+    return options
 
 
 def _choice(variables: Variables, name: str, choices: t.Iterable[str], default: str) -> str:
@@ -254,7 +288,7 @@ def _add_pair(
 ) -> str:
     given = as_text(variables.get("public_key"))
     passphrase = as_text(variables.get("private_key_passphrase")) or around.environment.get("KALEYRA_FLOWS_PRIVATE_KEY_PASSPHRASE", "")
-    file = around.environment.get("KALEYRA_FLOWS_PRIVATE_KEY_FILE", "")
+    file = _provided_file(around)
     if given:
         if "PRIVATE KEY" in given:
             raise Stop("flows_encryption_public_key holds a private key. It was not sent. Give the PEM text of the public key.")
@@ -367,44 +401,46 @@ def _add_endpoint(
     entry["endpoint"], entry["moments"] = identity, list(moments)
 
 
-def pairs_to_create(plan: t.Mapping[str, t.Any], files: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
-    """Return the pairs that have no private key yet.
+def would_vanish(pair: Variables) -> str:
+    """Why a private key is not created in the container of a job."""
+    return (
+        f"There is no private key in {_place(pair)}, and one created there would vanish with this job's container, while the numbers carried "
+        "its public key. Three ways out: set flows_encryption_key_host to a host of the inventory that lasts, such as the Flow "
+        "endpoint's server; have AWX expose a path of its own into the container, create the key there, and set "
+        "flows_encryption_key_path_is_persistent to true; or give the private key by a credential (KALEYRA_FLOWS_PRIVATE_KEY_FILE)."
+    )
 
-    :param files: result of the loop over the plan's pairs with :ansplugin:`ansible.builtin.file#module`
+
+def cannot_create(pair: Variables, why: str) -> str:
+    """Why there is no key pair, for its hosts."""
+    return f"{pair['private_key_path']} cannot be created on {pair['key_host']}: {_short(why)}"
+
+
+def cannot_use(pair: Variables, file: Variables) -> str:
+    """Why what is at the path of the private key is no file that its permissions could be set of.
+
+    :param file: result of :ansplugin:`ansible.builtin.file#module`
     """
-    looked = _by_id(files)
-    return [pair for pair in plan.get("pairs", []) if _is_absent(looked.get(pair["id"], {})) and not pair["vanishes"]]
+    return f"flows_encryption_private_key_path {_place(pair)}: {_short(file.get('msg'))}"
 
 
-def known_keys(
-    plan: t.Mapping[str, t.Any],
-    files: t.Mapping[str, t.Any],
-    infos: t.Mapping[str, t.Any],
-    publics: t.Mapping[str, t.Any],
-    failures: t.Mapping[str, str],
-    check_mode: bool,
-) -> dict[str, dict[str, t.Any]]:
-    """Return the public key of each pair, or what stops the hosts that share the pair.
+def cannot_read(pair: Variables, info: Variables) -> str:
+    """Why the private key cannot be read.
 
-    :param files: results of the loops over the plan's pairs: permissions of the private keys
-    :param infos: what is in them
-    :param publics: the public keys that were written
-    :param failures: id of a pair -> why it could not be created
-    :return: id -> ``public_key``, ``fingerprint``, ``place``, ``stop`` (empty where nothing does), ``pending`` (check mode: to be created)
+    :param info: result of :ansplugin:`community.crypto.openssl_privatekey_info#module`
     """
-    looked, read, written = _by_id(files), _by_id(infos), _by_id(publics)
-    keys: dict[str, dict[str, t.Any]] = dict(plan.get("keys", {}))
-    for pair in plan.get("pairs", []):
-        file, info = looked.get(pair["id"], {}), read.get(pair["id"], {})
-        stop = failures.get(pair["id"], "") or _why_not(pair, file, info, written.get(pair["id"], {}), check_mode)
-        keys[pair["id"]] = {
-            "public_key": info.get("public_key") or "",
-            "fingerprint": (info.get("public_key_fingerprints") or {}).get("sha256", ""),
-            "place": pair["private_key_path"],
-            "stop": stop,
-            "pending": not stop and _is_absent(file) and check_mode,
-        }
-    return keys
+    why = f"The private key {_place(pair)} cannot be read: {_short(info.get('msg'))}"
+    if "passphrase" in why.lower():
+        why += " Check flows_encryption_private_key_passphrase or KALEYRA_FLOWS_PRIVATE_KEY_PASSPHRASE."
+    return why
+
+
+def cannot_write(pair: Variables, public: Variables) -> str:
+    """Why the public key cannot be written.
+
+    :param public: result of :ansplugin:`community.crypto.openssl_publickey#module`
+    """
+    return f"flows_encryption_public_key_path {pair['public_key_path']} on {pair['key_host']}: {_short(public.get('msg'))}"
 
 
 _NOT_IN_INVENTORY = (
@@ -413,44 +449,37 @@ _NOT_IN_INVENTORY = (
 )
 
 
-def _why_not(pair: Variables, file: Variables, info: Variables, public: Variables, check_mode: bool) -> str:
-    place = f"{pair['private_key_path']} on {pair['key_host']}"
-    for result in (file, info, public):
+def known_keys(plan: t.Mapping[str, t.Any], done: t.Mapping[str, t.Any]) -> dict[str, dict[str, t.Any]]:
+    """Return the public key of each pair, or what stops the hosts that share the pair.
+
+    :param done: result of the loop over the plan's pairs with :ansplugin:`kaleyra.whatsapp.flows_encryption_key_pair#module`
+    :return: id -> ``public_key``, ``fingerprint``, ``place``, ``stop`` (empty where nothing does), ``pending`` (check mode: to be created)
+    """
+    results = {result["flows_encryption_pair"]["id"]: result for result in done.get("results") or []}
+    keys: dict[str, dict[str, t.Any]] = dict(plan.get("keys", {}))
+    for pair in plan.get("pairs", []):
+        result = results.get(pair["id"], {})
         if result.get("unreachable"):
-            why = f"The key host {pair['key_host']} {'cannot run modules' if pair['is_local'] else 'cannot be reached'}: {_short(result)}"
-            return why if pair["is_in_inventory"] else f"{why} {_NOT_IN_INVENTORY}"
-    if _is_absent(file):
-        if pair["vanishes"]:
-            return (
-                f"There is no private key in {place}, and one created there would vanish with this job's container, while the numbers carried "
-                "its public key. Three ways out: set flows_encryption_key_host to a host of the inventory that lasts, such as the Flow "
-                "endpoint's server; have AWX expose a path of its own into the container, create the key there, and set "
-                "flows_encryption_key_path_is_persistent to true; or give the private key by a credential (KALEYRA_FLOWS_PRIVATE_KEY_FILE)."
-            )
-        if check_mode:
-            return ""
-    elif file.get("state") != "file":
-        return f"flows_encryption_private_key_path {place}: {_short(file)}"
-    if not info.get("public_key"):
-        why = f"The private key {place} cannot be read: {_short(info)}"
-        if "passphrase" in why.lower():
-            why += " Check flows_encryption_private_key_passphrase or KALEYRA_FLOWS_PRIVATE_KEY_PASSPHRASE."
-        return why
-    if "filename" not in public:
-        return f"flows_encryption_public_key_path {pair['public_key_path']} on {pair['key_host']}: {_short(public)}"
-    return ""
+            stop = f"The key host {pair['key_host']} {'cannot run modules' if pair['is_local'] else 'cannot be reached'}: {_short(result.get('msg'))}"
+            stop += "" if pair["is_in_inventory"] else f" {_NOT_IN_INVENTORY}"
+        else:
+            stop = result["stop"] if "stop" in result else cannot_read(pair, result)
+        keys[pair["id"]] = {
+            "public_key": result.get("public_key") or "",
+            "fingerprint": result.get("fingerprint") or "",
+            "place": pair["private_key_path"],
+            "stop": stop,
+            "pending": bool(result.get("pending")),
+        }
+    return keys
 
 
-def _by_id(results: t.Mapping[str, t.Any]) -> dict[str, t.Mapping[str, t.Any]]:
-    return {result["flows_encryption_pair"]["id"]: result for result in results.get("results") or []}
+def _place(pair: Variables) -> str:
+    return f"{pair['private_key_path']} on {pair['key_host']}"
 
 
-def _is_absent(file: Variables) -> bool:
-    return file.get("state") == "absent"
-
-
-def _short(result: Variables) -> str:
-    text = " ".join(as_text(result.get("msg")).split())[:300] or "nothing was said of why"
+def _short(message: t.Any) -> str:
+    text = " ".join(as_text(message).split())[:300] or "nothing was said of why"
     return text if text.endswith(".") else f"{text}."
 
 
@@ -500,17 +529,40 @@ def what_to_register(
     """Return a host's part of the plan.
 
     :param verification: what came of its endpoint
-    :return: ``numbers``, ``public_key``, ``stop`` (why it cannot go on, or empty), ``pending`` (check mode: the key is to be created first)
+    :return: ``registration``, the module's options; ``stop`` (why it cannot go on, or empty); ``pending`` (check mode: the key is to be
+        created first)
     """
     entry = plan.get("hosts", {}).get(host)
     if entry is None:
-        stop = "This host was not planned for. Run it again, or report it with the playbook."
-        return {"numbers": [], "public_key": "", "stop": stop, "pending": False}
+        return {"registration": {}, "stop": "This host was not planned for. Run it again, or report it with the playbook.", "pending": False}
     key = keys.get(entry["pair"], {"public_key": "", "stop": "The key pair was not looked at.", "pending": False})
     stop = entry["stop"] or key["stop"]
     if not stop and not key["pending"] and "before" in entry["moments"] and not verification.get("active"):
         stop = f"{verification.get('msg') or 'The endpoint was not verified.'} No key was registered in this run."
-    return {"numbers": entry["numbers"], "public_key": key["public_key"], "stop": stop, "pending": key["pending"]}
+    return {"registration": registration(plan, host, key["public_key"]), "stop": stop, "pending": key["pending"]}
+
+
+def registration(plan: t.Mapping[str, t.Any], host: str, public_key: str) -> dict[str, t.Any]:
+    """Return the options of the module that registers a public key (PEM) for a host's numbers."""
+    entry = plan["hosts"][host]
+    options = {} if entry["options"] is None else plan["options"][entry["options"]]
+    return {**options, "phone_numbers": entry["numbers"], "business_public_key": public_key}
+
+
+def part_of(variables: t.Mapping[str, t.Any], host: str) -> dict[str, t.Any]:
+    """Return a host's part of the plan that was made for all hosts of the batch, or for it alone.
+
+    :param variables: of the host, with what the role's tasks have registered
+    :return: as :func:`what_to_register`
+    """
+
+    def registered(name: str) -> dict[str, t.Any]:
+        return variables.get(PREFIX + name) or {}
+
+    plan = registered("plan")
+    if not plan.get("shared"):
+        plan = registered("own_plan")
+    return what_to_register(plan, known_keys(plan, registered("key_pairs")), registered("endpoint_verification"), host)
 
 
 def summarise(

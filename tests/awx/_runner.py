@@ -39,7 +39,7 @@ REGISTER, ENSURE_KEY_PAIR, ROTATE = "register.yml", "ensure_key_pair.yml", "rota
 NUMBERS = "whatsapp_numbers"
 
 # Tasks of the role.
-CREATE = "Create the private key"
+CREATE = "Ensure the key pairs"
 REGISTERS = "Register the public key of each number"
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import pytest
 from support.keys import KeyPair
 from support.playbook_runs import API_KEY, SID, Playbooks, new_number
 from support.simulator.client import Simulator
@@ -13,12 +14,20 @@ from support.simulator.client import Simulator
 REGISTER = "kaleyra.whatsapp.flows_encryption"
 
 
-def test_unquoted_numbers_in_yaml_are_a_failure(playbooks: Playbooks, simulator: Simulator) -> None:
+@pytest.mark.parametrize(
+    ("playbook", "said"),
+    [
+        (REGISTER, "so there is no number to register"),
+        pytest.param("kaleyra.whatsapp.rotate_flows_key", "so there is no number to register", marks=pytest.mark.slow),
+        pytest.param("kaleyra.whatsapp.flows_key_pair", "and flows_encryption_private_key_path is not set", marks=pytest.mark.slow),
+    ],
+)
+def test_unquoted_numbers_in_yaml_are_a_failure(playbooks: Playbooks, simulator: Simulator, playbook: str, said: str) -> None:
     inventory = playbooks.inputs / "unquoted.yml"
     inventory.write_text(f"all:\n  hosts:\n    {new_number()}:\n")
-    run = playbooks.run(REGISTER, "", "-i", str(inventory))
+    run = playbooks.run(playbook, "", "-i", str(inventory))
     assert run.rc != 0
-    assert "The inventory has no hosts, so there is no number to register" in run.text
+    assert f"The inventory has no hosts, {said}" in run.text
     assert 'write "+919876543210":, with the quotes' in run.text.replace('\\"', '"')
     assert simulator.count() == 0
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.keys import KeyPair
-from support.playbook_runs import EXECUTION_MODES, Playbooks, Run, assert_execution_mode, new_number
+from support.playbook_runs import AS_A_MODULE, EXECUTION_MODES, WORKER, Playbooks, Run, assert_execution_mode, new_number
 from support.processes import Key, options
 from support.read_back import META, ROWS, TOKEN, World
 from support.simulator.client import Simulator
@@ -34,14 +34,8 @@ def task(world: World, playbooks: Playbooks, name: str, mode: str, **given: Any)
     return playbooks.task(name, mode, **{**defaults, **META, **given})
 
 
-@pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
-def test_each_outcome_in_each_mode(execution_mode: str, world: World, playbooks: Playbooks) -> None:
-    """One row of each; the whole table is in tests/unit/plugins/module_utils/test_registration_read_back.py."""
-    seen: dict[tuple[str, str], str] = {(row.reason, row.held.partition("-")[0]): number for number, row in world.numbers.items()}
-    rows = {number: world.numbers[number] for number in seen.values()}
-    if execution_mode != EXECUTION_MODES[0]:  # a process for each takes its time
-        rows = {number: row for number, row in rows.items() if row.reason in ("drifted", "mismatch") or row.held == "unknown"}
-    world.numbers = rows
+@pytest.mark.parametrize("execution_mode", [WORKER, pytest.param(AS_A_MODULE, marks=pytest.mark.slow)])
+def test_every_row_in_each_mode(execution_mode: str, world: World, playbooks: Playbooks) -> None:
     world.prepare()
 
     def tasks(name: str) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ import email.utils
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -317,15 +316,6 @@ def test_no_answer_names_the_cause_and_what_to_check(call: Call, simulator: Simu
         "Check pod or api_url, the network and the proxy settings in the environment. It may or may not"
     )
     assert caught.value.details == {"outcome": "unknown", "attempts": 1}
-
-
-def test_an_unknown_certificate_points_to_ca_path(misbehaving_server: Callable[..., Any], openssl: Callable[..., bytes], tmp_path: Path) -> None:
-    both = tmp_path / "both"
-    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-keyout", both, "-out", tmp_path / "certificate")
-    both.write_bytes((tmp_path / "certificate").read_bytes() + both.read_bytes())
-    account = make_account(None, f"https://127.0.0.1:{misbehaving_server(b'', both).port}", SID, API_KEY)
-    with pytest.raises(OutcomeUnknown, match="certificate verify failed: self.signed certificate.* set ca_path"):
-        run_steps(FlowsEncryptionApi(account, 20, 0).set_public_key(NUMBER, "x"), RateLimiter())
 
 
 # --- pauses -----------------------------------------------------------------------------------------------------------

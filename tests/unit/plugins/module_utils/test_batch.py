@@ -258,13 +258,6 @@ def test_one_429_holds_the_whole_list(params: Params, simulator: Simulator, star
     assert before < 12
 
 
-def test_account_limit_is_found_without_losses(params: Params, simulator: Simulator) -> None:
-    """Throttled at once at each burst: nearly all in the beginning, and with a few attempts for each number all get through."""
-    simulator.faults({"*": [{**THROTTLED, "headers": {"Retry-After": "0"}}] * 8})
-    result = _all(params(phone_numbers=NUMBERS[:16], retries=8, concurrency=8))
-    assert result["changed"] and result["attempts"] == simulator.count() == 24
-
-
 def test_where_the_api_throttles_for_ever_the_list_ends(params: Params, simulator: Simulator) -> None:
     """Neither hammered nor asked for hours: the limit is the account's, so that the numbers that are left need not be tried."""
     simulator.faults({"*": [{**THROTTLED, "headers": {"Retry-After": "0"}, "always": True}]})

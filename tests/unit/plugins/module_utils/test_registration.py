@@ -8,10 +8,7 @@ import datetime
 import itertools
 import json
 import shutil
-import socket
 import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -189,16 +186,6 @@ def test_check_mode_says_what_the_real_run_then_does(
         assert _real(world.params())["reason"] == "up_to_date"
 
 
-def test_check_and_real_runs_in_turns(params: Params, simulator: Simulator, tmp_path: Path) -> None:
-    options = params()
-    assert (_check(options)["reason"], simulator.count()) == ("absent", 0)
-    assert (_real(options)["reason"], simulator.count()) == ("absent", 1)
-    files = _files(tmp_path)
-    assert (_check(options)["changed"], simulator.count()) == (False, 1)
-    assert (_real(options)["changed"], simulator.count()) == (False, 1)
-    assert _files(tmp_path) == files
-
-
 def test_the_key_can_come_from_a_file(params: Params, public_pem: Named, fingerprint: Named, tmp_path: Path) -> None:
     path = tmp_path / "public.pem"
     path.write_text(public_pem(K1).replace("\n", "\r\n"))
@@ -371,15 +358,6 @@ def test_an_unknown_outcome_tells_all_facts(params: Params, simulator: Simulator
     }
 
 
-def test_no_failure_holds_the_api_key(params: Params, simulator: Simulator) -> None:
-    for fault in ({"do": "echo"}, {"do": "echo", "status": 500}, RESET, {"do": "echo", "status": 200}):
-        simulator.faults({NUMBER: [fault]})
-        options = params()
-        assert API_KEY not in str(_failed(options))
-        for content in _files(Path(options["cache_path"])).values():
-            assert API_KEY.encode() not in (content or b"")
-
-
 @pytest.mark.parametrize(
     ("story", "reason", "count"),
     [
@@ -414,17 +392,6 @@ def test_record_is_true_whatever_the_answer(
     assert simulator.count() == count
     assert simulator.registered() == {SID: {NUMBER: fingerprint(key)}}
     assert _check(params(business_public_key=public_pem(key)))["changed"] is False
-
-
-def test_unreadable_record_is_a_warning(params: Params, simulator: Simulator) -> None:
-    options = params()
-    _real(options)
-    for content in (b"", b"\xff\x00", b"{}", b"x" * 100_000):
-        _record(options).write_bytes(content)
-        result = _real(options)
-        assert result["reason"] == "unreadable"
-        assert len(result["warnings"]) == 1 and "registering the key again" in result["warnings"][0]
-        assert _real(options)["warnings"] == []
 
 
 def test_unrecorded_success_is_a_warning(
@@ -467,30 +434,6 @@ def test_known_fingerprint_keeps_off_the_disk(params: Params, simulator: Simulat
         assert _failed(params(cache_path=str(folder), known_fingerprint=fingerprint(K2)))["outcome"] == outcome
 
 
-def test_a_call_that_was_given_up_is_not_sent_later(
-    params: Params, simulator: Simulator, public_pem: Named, fingerprint: Named, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A resolver that answers slowly cannot be had for real without changing the machine.
-    look_up, waiting, waited = socket.getaddrinfo, iter([2.0]), threading.Event()
-
-    def look_up_slowly_once(*given: Any, **named: Any) -> Any:
-        seconds = next(waiting, 0)
-        time.sleep(seconds)
-        addresses = look_up(*given, **named)
-        if seconds:
-            waited.set()
-        return addresses
-
-    monkeypatch.setattr(socket, "getaddrinfo", look_up_slowly_once)
-    url = simulator.url.replace("127.0.0.1", "localhost")
-    assert _failed(params(api_url=url, timeout=1))["outcome"] == "unknown"
-    assert _real(params(api_url=url, business_public_key=public_pem(K2)))["changed"] is True
-    assert waited.wait(20)
-    time.sleep(0.5)
-    assert simulator.registered() == {SID: {NUMBER: fingerprint(K2)}}
-    assert _check(params(api_url=url, business_public_key=public_pem(K2)))["reason"] == "up_to_date"
-
-
 # --- side by side -----------------------------------------------------------------------------------------------------
 
 _REGISTER = """
@@ -514,34 +457,6 @@ def test_processes_that_want_the_same_key_send_it_once(params: Params, simulator
     assert sorted(result["changed"] for result in results) == [False, False, True]
     assert {result["reason"] for result in results} == {"absent", "up_to_date"}
     assert simulator.count() == 2
-
-
-@pytest.mark.parametrize(
-    "fault", [{}, {"do": "reset", "apply": True, "delay": 0.2}, {"do": "reset", "delay": 0.2}], ids=["fine", "one-answer-lost", "one-request-lost"]
-)
-def test_processes_with_other_keys_leave_a_true_record(
-    fault: dict[str, Any], params: Params, simulator: Simulator, public_pem: Named, fingerprint: Named, start: Callable[..., Any]
-) -> None:
-    simulator.faults({NUMBER: [fault] if fault else []})
-    _all([start(_PREPARED + _REGISTER, json.dumps(params(business_public_key=public_pem(key)))) for key in (K1, K2)])
-    fields = json.loads(_record(params()).read_text())
-    assert fields["state"] == "unconfirmed" or fields["fingerprint"] == simulator.registered()[SID][NUMBER]
-    simulator.faults({})
-    _real(params())
-    assert simulator.registered()[SID][NUMBER] == fingerprint(K1)
-
-
-def test_many_numbers_at_once_all_get_on_record(params: Params, simulator: Simulator, fingerprint: Named, start: Callable[..., Any]) -> None:
-    code = """
-for number in sys.argv[2].split():
-    assert register({**params, "phone_number": number}, check_mode=False)["changed"]
-print("{}")
-"""
-    numbers = [f"+9198765{number:05}" for number in range(30)]
-    _all([start(_PREPARED + code, json.dumps(params()), " ".join(numbers[begin::3])) for begin in range(3)])
-    assert simulator.registered() == {SID: dict.fromkeys(numbers, fingerprint(K1))}
-    assert [_check(params(phone_number=number))["reason"] for number in numbers] == ["up_to_date"] * 30
-    assert len(list(Path(params()["cache_path"]).iterdir())) == 31
 
 
 # --- what it needs ----------------------------------------------------------------------------------------------------

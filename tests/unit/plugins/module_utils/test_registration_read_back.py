@@ -76,7 +76,7 @@ def test_key_becomes_visible_late_or_never(world: World) -> None:
     world.simulator.configure(visible_after=600)
     result = world.register(phone_number=never, timeout=1, **META)
     assert (result["failed"], result["outcome"], result["verified"], result["changed"]) == (True, "unknown", False, False)
-    assert "still seen to carry no key" in result["msg"] and world.record(never)["state"] == "unconfirmed"
+    assert "still carries no key" in result["msg"] and world.record(never)["state"] == "unconfirmed"
 
 
 def test_refusal_leaves_what_is_held_on_record(world: World) -> None:

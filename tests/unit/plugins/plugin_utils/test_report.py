@@ -116,7 +116,6 @@ def test_own_variables_replace_those_of_the_inventory() -> None:
         pytest.param({"flows_encryption_private_key_path": "/k/private.pem"}, "/k/private.pub.pem", id="beside"),
         pytest.param({"flows_encryption_private_key_path": "/k.d/private"}, "/k.d/private.pub.pem", id="no-extension"),
         pytest.param({"flows_encryption_private_key_path": "/k/a", "flows_encryption_public_key_path": "/k/b.pem"}, "/k/b.pem", id="given"),
-        pytest.param({"flows_encryption_public_key_path": ".pub.pem"}, "", id="role-default-without-a-key"),
     ],
 )
 def test_path_of_the_shared_key(own: dict[str, Any], path: str) -> None:

@@ -6,19 +6,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.kaleyra.whatsapp.plugins.modules.kaleyra_flows_encryption import SPEC
 from ansible_collections.kaleyra.whatsapp.plugins.plugin_utils._role_plan import (
+    PREFIX,
     Stop,
     Surroundings,
     as_bool,
     endpoints_to_verify,
     known_keys,
     make_plan,
-    pairs_to_create,
+    part_of,
     phone_numbers,
     private_key_mode,
     summarise,
@@ -185,47 +188,66 @@ def test_environment_and_credential_stand_in_for_variables() -> None:
     environment = {"KALEYRA_SID": "HXAP1", "KALEYRA_API_KEY": "secret", "KALEYRA_POD": "in", "KALEYRA_FLOWS_PRIVATE_KEY_FILE": "/runner/key"}
     plan = make_plan({ONE: {}}, around(environment=environment))
     assert not stops(plan) and not plan["pairs"]
-    part = what_to_register(plan, known_keys(plan, {}, {}, {}, {}, False), {}, ONE)
-    assert part == {"numbers": [ONE], "public_key": "PEM of /runner/key", "stop": "", "pending": False}
+    part = what_to_register(plan, known_keys(plan, {}), {}, ONE)
+    assert (part["stop"], part["pending"]) == ("", False)
+    account = {**ACCOUNT, "api_url": "", "meta_access_token": "", "meta_waba_ids": ""}
+    assert part["registration"] == {**account, "phone_numbers": [ONE], "business_public_key": "PEM of /runner/key"}
+
+
+def test_numbers_are_registered_with_the_options_of_their_host() -> None:
+    plan = make_plan({ONE: {**HOST, "timeout": "7", "retries": ""}, TWO: {**HOST, "api_url": "https://other.example.com"}, THREE: HOST}, around())
+    options = {host: what_to_register(plan, {}, {}, host)["registration"] for host in (ONE, TWO, THREE)}
+    assert (options[ONE]["timeout"], options[ONE]["pod"], "retries" in options[ONE]) == ("7", "in", False)
+    assert (options[TWO]["api_url"], options[TWO]["pod"], "timeout" in options[TWO]) == ("https://other.example.com", "", False)
+    assert (options[THREE]["pod"], options[THREE]["phone_numbers"]) == ("in", [THREE])
+    names = {name for of_host in options.values() for name in of_host}
+    assert not names & {"private_key_path", "key_host", "endpoint_url", "app_secret", "private_key_passphrase"}
+
+
+def test_a_part_is_taken_from_the_plan_of_the_batch_or_of_the_host_alone() -> None:
+    shared, alone = make_plan({ONE: HOST, TWO: HOST}, around()), make_plan({ONE: HOST}, around())
+    variables: dict[str, Any] = {
+        "flows_encryption_plan": {**shared, "shared": True},
+        "flows_encryption_own_plan": alone,  # of an earlier play
+        "flows_encryption_key_pairs": looped(shared, public_key="PEM", stop=""),
+    }
+    assert part_of(variables, TWO) == {
+        "registration": {**shared["options"][0], "phone_numbers": [TWO], "business_public_key": "PEM"}, "stop": "", "pending": False
+    }
+    variables["flows_encryption_plan"] = {"shared": False}
+    assert part_of(variables, ONE)["registration"]["business_public_key"] == "PEM"
+    assert "was not planned for" in part_of(variables, TWO)["stop"]
+    assert "was not planned for" in part_of({}, ONE)["stop"]
 
 
 def test_a_key_is_not_created_where_it_would_vanish() -> None:
     plan = make_plan({ONE: HOST}, around(in_awx=True))
-    absent = looped(plan, state="absent")
-    assert pairs_to_create(plan, absent) == []
-    assert "would vanish with this job's container" in known_keys(plan, absent, {}, {}, {}, False)[plan["pairs"][0]["id"]]["stop"]
-    assert plan["warnings"]
+    assert plan["pairs"][0]["vanishes"] and plan["warnings"]
     lasting = make_plan({ONE: {**HOST, "key_path_is_persistent": "yes", "cache_path_is_persistent": 1}}, around(in_awx=True))
-    assert pairs_to_create(lasting, looped(lasting, state="absent")) == lasting["pairs"]
-    assert not lasting["warnings"]
+    assert not lasting["pairs"][0]["vanishes"] and not lasting["warnings"]
 
 
 def test_what_became_of_a_pair() -> None:
     plan = make_plan({ONE: HOST}, around())
-    identity = plan["pairs"][0]["id"]
-    here, read, written = (
-        looped(plan, state="file"),
-        looped(plan, public_key="PEM", public_key_fingerprints={"sha256": "aa"}),
-        looped(plan, filename="/keys/private.pub.pem"),
-    )
 
-    def key(file: Any, info: Any, public: Any, failures: Any = None, check_mode: bool = False) -> dict[str, Any]:
-        return known_keys(plan, file, info, public, failures or {}, check_mode)[identity]
+    def key(**result: Any) -> dict[str, Any]:
+        return known_keys(plan, looped(plan, **result))[plan["pairs"][0]["id"]]
 
-    assert key(here, read, written) == {"public_key": "PEM", "fingerprint": "aa", "place": "/keys/private.pem", "stop": "", "pending": False}
-    assert key(looped(plan, state="absent"), {}, {}, check_mode=True)["pending"]
-    assert key(looped(plan, state="absent"), {}, {}, failures={identity: "no space"})["stop"] == "no space"
-    assert "key host localhost cannot run modules: no Python" in key(looped(plan, unreachable=True, msg="no Python"), {}, {})["stop"]
-    assert "flows_encryption_private_key_path /keys/private.pem on localhost" in key(looped(plan, state="directory", msg="a folder"), {}, {})["stop"]
-    assert "KALEYRA_FLOWS_PRIVATE_KEY_PASSPHRASE" in key(here, looped(plan, msg="Wrong or empty passphrase"), {})["stop"]
-    assert "flows_encryption_public_key_path" in key(here, read, looped(plan, msg="no space"))["stop"]
+    assert key(stop="", public_key="PEM", fingerprint="aa", pending=False) == {
+        "public_key": "PEM", "fingerprint": "aa", "place": "/keys/private.pem", "stop": "", "pending": False
+    }
+    assert key(stop="", public_key="", pending=True)["pending"]
+    assert key(stop="no space", public_key="")["stop"] == "no space"
+    assert "key host localhost cannot run modules: no Python" in key(unreachable=True, msg="no Python")["stop"]
+    assert "private.pem on localhost cannot be read: It ended." in key(failed=True, msg="It ended")["stop"]  # not by what the action returns
+    assert known_keys(plan, {})[plan["pairs"][0]["id"]]["stop"]
 
 
 @pytest.mark.parametrize("is_in_inventory", [True, False])
 def test_key_host_unreachable_outside_the_inventory_advises(is_in_inventory: bool) -> None:
     """A slice of a job of AWX lacks the key host."""
     plan = make_plan({ONE: {**HOST, "key_host": "endpoint"}}, around(is_in_inventory=lambda host: is_in_inventory))
-    (key,) = known_keys(plan, looped(plan, unreachable=True, msg="timed out"), {}, {}, {}, False).values()
+    (key,) = known_keys(plan, looped(plan, unreachable=True, msg="timed out")).values()
     assert key["stop"].startswith("The key host endpoint cannot be reached: timed out.")
     assert ("kaleyra.whatsapp.flows_key_pair" in key["stop"]) is not is_in_inventory
 
@@ -258,11 +280,38 @@ def test_the_summary_waits_for_hosts_at_work_and_names_those_that_tried_nothing(
     }
 
 
+def stated_default(spec: dict[str, Any]) -> str | None:
+    """The default of an option, as its specification or its description has it."""
+    if "default" in spec:
+        return str(spec["default"]).lower()
+    found = re.search(r"[Bb]y default,? V\((.*?)\)|V\(([^()]*)\) \(the default\)", " ".join(str(spec["description"]).split()))
+    return (found[1] or found[2]).lower() if found else None
+
+
 def test_a_default_is_stated_once() -> None:
-    """Defaults of variables and of the argument specification agree."""
-    role = Path(__file__).resolve().parents[4] / "roles/flows_encryption"
+    """The role's variables, their specification, the module's options and the README agree."""
+    checkout = Path(__file__).resolve().parents[4]
+    role = checkout / "roles/flows_encryption"
     defaults = yaml.safe_load((role / "defaults/main.yml").read_text())
-    for name, entry in yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"].items():
-        for option, spec in entry["options"].items():
-            if "default" in spec and option in defaults:
-                assert spec["default"] == defaults[option], (name, option)
+    del defaults[PREFIX + "phone_numbers"]  # the host's name
+    assert defaults.pop(PREFIX + "report_formats") == ["json", "csv", "html"]
+    readme = dict(re.findall(r"`([a-z_]+)` \(`([a-z0-9]+)`\)", (checkout / "README.md").read_text()))
+    entries = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]
+    for option, value in defaults.items():
+        stated = {name: stated_default(entry["options"][option]) for name, entry in entries.items() if option in entry["options"]}
+        assert set(stated.values()) == {str(value).lower()}, (option, stated)
+        assert readme.get(option.removeprefix(PREFIX), str(value).lower()) == str(value).lower(), option
+    for option, spec in entries["main"]["options"].items():
+        of_module = SPEC.argument_spec.get(option.removeprefix(PREFIX), {})
+        if "default" in of_module and stated_default(spec) is not None:
+            assert stated_default(spec) == str(of_module["default"]).lower(), option
+    assert {"key_host", "api_host", "verify_endpoint", "private_key_mode", "summary"} <= set(readme)
+
+
+def test_options_come_in_the_order_in_which_they_are_needed() -> None:
+    path = Path(__file__).resolve().parents[4] / "roles/flows_encryption/meta/argument_specs.yml"
+    first = ["pod", "api_url", "sid", "api_key", "private_key_path", "phone_numbers", "endpoint_url"]
+    for name, entry in yaml.safe_load(path.read_text())["argument_specs"].items():
+        options = [option.removeprefix(PREFIX) for option in entry["options"]]
+        assert [option for option in options if option in first] == [option for option in first if option in options], name
+        assert "example" in " ".join(entry["description"]) and entry["examples"], name

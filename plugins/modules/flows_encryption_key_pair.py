@@ -1,0 +1,72 @@
+#!/usr/bin/python
+# Copyright (c) kaleyra.whatsapp contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: flows_encryption_key_pair
+short_description: Ensure a key pair of the role flows_encryption
+version_added: 1.0.0
+author:
+  - kaleyra.whatsapp contributors (@kaleyra-whatsapp)
+description:
+  - Sets the permissions of the private key, reads it with M(community.crypto.openssl_privatekey_info), and writes the public key with
+    M(community.crypto.openssl_publickey).
+  - Where there is no private key, creates one with M(community.crypto.openssl_privatekey) under a temporary name and links it into place, so
+    that no key that is there is ever overwritten. Should two runs find no key at the same moment, the first one linked is the key of both.
+  - Hosts of one run that come to it at the same time, as with the strategy C(free), create one key.
+  - What goes wrong is returned in RV(stop) and does not fail the task. The role's tasks use it. It is of no use elsewhere.
+attributes:
+  action:
+    support: full
+    description: Has an action plugin.
+  check_mode:
+    support: full
+    description: Creates nothing, but says when the folder of the key cannot be written to.
+  diff_mode:
+    support: none
+    description: Shows nothing of a private key.
+options:
+  pair:
+    description: A key pair of the result of M(kaleyra.whatsapp.flows_encryption_plan).
+    type: dict
+    required: true
+  passphrase:
+    description: Passphrase of the private key.
+    type: str
+"""
+
+EXAMPLES = r"""
+- name: Ensure the key pairs
+  kaleyra.whatsapp.flows_encryption_key_pair:
+    pair: "{{ flows_encryption_pair }}"
+  loop: "{{ flows_encryption_plan.pairs }}"
+  loop_control:
+    loop_var: flows_encryption_pair
+  delegate_to: "{{ flows_encryption_pair.key_host }}"
+"""
+
+RETURN = r"""
+stop:
+  description: Why the hosts that share the key pair cannot go on. Empty where nothing stops them.
+  returned: always
+  type: str
+  sample: ""
+public_key:
+  description: The public key in PEM. Empty where there is none.
+  returned: always
+  type: str
+  sample: ""
+fingerprint:
+  description: SHA-256 of the public key.
+  returned: when there is a public key
+  type: str
+  sample: ""
+pending:
+  description: Whether the key pair is yet to be created, in check mode.
+  returned: when nothing stops the hosts
+  type: bool
+  sample: false
+"""
