@@ -167,7 +167,7 @@ def test_relative_paths_never_start_in_an_installed_collection() -> None:
         ({"pod": "mars"}, "must be one of in, sg, eu, na"),
         ({"private_key_path": ""}, "Set flows_encryption_private_key_path"),
         ({"private_key_path": "-----BEGIN PRIVATE KEY-----\nMIIE"}, "contains the text of a key"),
-        ({"public_key": "-----BEGIN PRIVATE KEY-----\nMIIE"}, "holds a private key"),
+        ({"public_key": "-----BEGIN PRIVATE KEY-----\nMIIE"}, "contains a private key"),
         ({"public_key": "public.pem"}, "must be the PEM of a public key, not a path"),
         ({"private_key_format": "der"}, "must be one of pkcs1, pkcs8"),
         ({"endpoint_url": "https://example.com", "verify_endpoint": "sometimes"}, "must be one of both, before, after, never"),
