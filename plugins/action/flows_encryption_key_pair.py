@@ -28,7 +28,7 @@ Result = dict[str, t.Any]
 
 
 class ActionModule(ActionBase):
-    """Runs three modules for a key pair that is there. What stops its hosts is returned and does not fail the task."""
+    """Runs three modules for an existing key pair. An error does not fail the task; it is returned and stops the hosts of the pair."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> Result:
         result = super().run(tmp, task_vars)
@@ -69,7 +69,7 @@ class ActionModule(ActionBase):
             return done
 
         path, temporary = pair["private_key_path"], pair["temporary_path"]
-        # With the strategy free, all hosts that share the key come here at the same time.
+        # With the strategy free, all hosts that share the key run this at the same time.
         with _alone(f"{pair['key_host']}:{path}") as is_first:
             if self._stat(path).get("exists"):  # by now
                 return False
@@ -78,7 +78,7 @@ class ActionModule(ActionBase):
                 return is_first
             if not folder_exists:
                 module("ansible.builtin.file", path=pair["folder"], state="directory")
-                # Its mode first: if the owner cannot be set, the folder is nobody else's all the same.
+                # The mode comes first: if the owner cannot be set, others still have no access.
                 module("ansible.builtin.file", path=pair["folder"], state="directory", mode="0700")
                 if owner:
                     module("ansible.builtin.file", path=pair["folder"], state="directory", **owner)
@@ -115,7 +115,7 @@ class ActionModule(ActionBase):
         return bool(public.get("changed"))
 
     def _require_writable_folder(self, pair: Result) -> bool:
-        """Return whether the key's folder exists. Told in check mode as in a real run: that it cannot be created or written to."""
+        """Return whether the key's folder exists. Check mode also reports that it cannot be created or written to."""
         folder = pair["folder"]
         while True:
             found = self._stat(folder)
@@ -144,7 +144,7 @@ def _given(**options: str) -> Result:
 
 @contextlib.contextmanager
 def _alone(what: str) -> t.Iterator[bool]:
-    """Wait until no other host of this run is at work on the same key. Yields whether none has been."""
+    """Wait until no other host of this run works on the same key. Yields whether this host is the first."""
     name = f"flows_encryption_{hashlib.sha256(what.encode()).hexdigest()[:16]}"
     folder = vars(constants)["DEFAULT_LOCAL_TMP"]  # of this run alone
     with open(os.path.join(folder, name), "a", encoding="ascii") as file:

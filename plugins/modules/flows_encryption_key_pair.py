@@ -7,30 +7,31 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: flows_encryption_key_pair
-short_description: Ensure a key pair of the role flows_encryption
+short_description: Ensure a key pair for the role flows_encryption
 version_added: 1.0.0
 author:
   - kaleyra.whatsapp contributors (@kaleyra-whatsapp)
 description:
   - Sets the permissions of the private key, reads it with M(community.crypto.openssl_privatekey_info), and writes the public key with
     M(community.crypto.openssl_publickey).
-  - Where there is no private key, creates one with M(community.crypto.openssl_privatekey) under a temporary name and links it into place, so
-    that no key that is there is ever overwritten. Should two runs find no key at the same moment, the first one linked is the key of both.
-  - Hosts of one run that come to it at the same time, as with the strategy C(free), create one key.
-  - What goes wrong is returned in RV(stop) and does not fail the task. The role's tasks use it. It is of no use elsewhere.
+  - If there is no private key, creates one with M(community.crypto.openssl_privatekey) under a temporary name and links it into place, so
+    that an existing key is never overwritten. If two runs create a key at the same time, both use the one that was linked first.
+  - Hosts of a run that reach the task at the same time, as with the strategy C(free), create one key.
+  - An error is returned in RV(stop) and does not fail the task. The module is only meant for the tasks of the role
+    P(kaleyra.whatsapp.flows_encryption#role).
 attributes:
   action:
     support: full
     description: Has an action plugin.
   check_mode:
     support: full
-    description: Creates nothing, but says when the folder of the key cannot be written to.
+    description: Creates nothing, but reports if the folder of the key cannot be written to.
   diff_mode:
     support: none
-    description: Shows nothing of a private key.
+    description: Shows nothing, because it creates a private key.
 options:
   pair:
-    description: A key pair of the result of M(kaleyra.whatsapp.flows_encryption_plan).
+    description: Key pair from the result of M(kaleyra.whatsapp.flows_encryption_plan).
     type: dict
     required: true
   passphrase:
@@ -50,12 +51,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 stop:
-  description: Why the hosts that share the key pair cannot go on. Empty where nothing stops them.
+  description: Why the hosts that share the key pair cannot continue. Empty if they can.
   returned: always
   type: str
   sample: ""
 public_key:
-  description: The public key in PEM. Empty where there is none.
+  description: PEM of the public key. Empty if there is none.
   returned: always
   type: str
   sample: ""
@@ -65,8 +66,8 @@ fingerprint:
   type: str
   sample: ""
 pending:
-  description: Whether the key pair is yet to be created, in check mode.
-  returned: when nothing stops the hosts
+  description: Whether the key pair does not exist yet, in check mode.
+  returned: when the hosts can continue
   type: bool
   sample: false
 """

@@ -28,8 +28,8 @@ attributes:
 options:
   public_key:
     description:
-      - The PEM of the public key, for the entry point V(rotate), in place of the one that the plan's tasks have found.
-      - Where it is empty, the key is yet to be created, in check mode. The task is then changed.
+      - PEM of the public key, for the entry point V(rotate), instead of the one that was found according to the plan.
+      - If it is empty, the key does not exist yet, in check mode. The task is reported as changed then.
     type: str
   stop:
     description: With O(public_key), why the host cannot continue. The task fails with this message, and nothing is registered.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a run of the role flows_encryption has to do: the distinct key pairs and endpoints of its hosts, and what stops a host."""
+"""Plans a run of the role flows_encryption: the distinct key pairs and endpoints of its hosts, and why a host cannot continue."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ansible_collections.kaleyra.whatsapp.plugins.module_utils._phone_number imp
 PREFIX = "flows_encryption_"
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
-# Variables that the plan is made from, without their prefix; the module's options come on top.
+# Variables that the plan is made from, without their prefix, in addition to the module's options.
 NAMES = (
     "api_host",
     "key_host",
@@ -48,12 +48,12 @@ Variables = t.Mapping[str, t.Any]
 
 
 class Stop(Exception):
-    """Why a host cannot go on: the cause and what to do."""
+    """A host cannot continue. The message is the cause and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Surroundings:
-    """What matters beside the hosts' variables.
+    """What the plan depends on in addition to the hosts' variables.
 
     :param environment: of the controller
     :param folder: that relative paths on the controller start from
@@ -78,12 +78,12 @@ class Surroundings:
 
 
 def is_blank(value: t.Any) -> bool:
-    """Whether a value counts as not given: null, or text without a character, as forms give for what was left blank."""
+    """Whether a value counts as not set: null or blank text, as forms give for a blank field."""
     return value is None or (isinstance(value, str) and not value.strip())
 
 
 def as_text(value: t.Any) -> str:
-    """Return a value as text: empty for what is not given, and without the decimal that spreadsheets give to whole numbers."""
+    """Return a value as text: empty if it is not set, and without the decimal that spreadsheets add to whole numbers."""
     if is_blank(value):
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
@@ -106,7 +106,7 @@ def phone_numbers(value: t.Any, host: str) -> list[str]:
     given = value if isinstance(value, (list, tuple)) else re.split(r"[,;\r\n]", as_text(value))
     found = [text for text in (as_text(one).strip() for one in given) if text]
     if given and not found:
-        raise Stop(f"flows_encryption_phone_numbers is {value!r}, which holds no number.")
+        raise Stop(f"flows_encryption_phone_numbers is {value!r}, which contains no number.")
     return found
 
 
@@ -115,7 +115,7 @@ def private_key_mode(value: t.Any) -> str:
 
     YAML reads an unquoted 0640 as the octal number 416, and ansible-core 2.16 to 2.18 take that for 0416.
 
-    :raises Stop: others could read the key, or it cannot be told what is meant
+    :raises Stop: others could read the key, or the meaning is not clear
     """
     text = as_text(value).strip() or "0600"
     if re.fullmatch(r"[ug]+=[rwx]*(,[ug]+=[rwx]*)*", text):
@@ -127,18 +127,18 @@ def private_key_mode(value: t.Any) -> str:
         return f"0{int(text):o}"
     raise Stop(
         f"flows_encryption_private_key_mode is {text[:20]}, which is not a mode that keeps the private key from others. "
-        "Give one of 0600, 0640, 0400, 0440 and 0660, in quotes."
+        "Use one of 0600, 0640, 0400, 0440 and 0660, in quotes."
     )
 
 
 def absolute_path(path: t.Any, folder: str) -> str:
-    """Return a path on the controller as an absolute one, and an empty text for none."""
+    """Return an absolute path on the controller, and an empty string for none."""
     text = as_text(path)
     return os.path.normpath(os.path.join(folder, os.path.expanduser(text))) if text else ""
 
 
 def user_folder(playbook_folder: str, working_folder: str) -> str:
-    """Return the folder that relative paths start from: the playbook's, unless that is a part of an installed collection."""
+    """Return the folder of relative paths: the playbook's, unless that belongs to an installed collection."""
     return working_folder if "ansible_collections" in playbook_folder.split(os.sep) else playbook_folder
 
 
@@ -199,16 +199,16 @@ def make_plan(hosts: t.Mapping[str, Variables | Stop], around: Surroundings) -> 
     plan["endpoints"] = list(endpoints.values())
     if vanishing:
         plan["warnings"].append(
-            "The records are written in this job's container, which vanishes with them, so every job registers every number again. That is "
+            "The records are written in this job's container and lost with it, so every job registers every number again. That is "
             "harmless, but slow. Set flows_encryption_read_back to read what each number carries. Or, to keep the records, set "
-            "flows_encryption_api_host to a host of the inventory that lasts; or have AWX expose a path of its own into the container, and set "
+            "flows_encryption_api_host to a persistent host of the inventory; or make AWX expose a path to the container, and set "
             "flows_encryption_cache_path to it and flows_encryption_cache_path_is_persistent to true."
         )
     return plan
 
 
 def _require_without_inventory(variables: Variables, host: str, around: Surroundings) -> None:
-    """Stop where an inventory was probably meant to say what to do."""
+    """Stop if there is no inventory, although one was probably intended."""
     if around.registers and phone_numbers(variables.get("phone_numbers"), host) == [host]:
         missing = "so there is no number to register, and flows_encryption_phone_numbers is not set (in AWX: the survey was not answered)"
     elif not as_text(variables.get("private_key_path")) and not as_text(variables.get("public_key")) and not _provided_file(around):
@@ -254,7 +254,7 @@ def _check_account(variables: Variables, around: Surroundings) -> None:
 
 
 def api_of(variables: Variables, environment: t.Mapping[str, str]) -> tuple[str, str]:
-    """Return pod and API URL, one of them empty: the URL wins over the pod, and variables win over the environment."""
+    """Return pod and API URL, one of them empty: the URL takes precedence over the pod, and variables over the environment."""
     if as_text(variables.get("api_url")):
         return "", as_text(variables.get("api_url"))
     if as_text(variables.get("pod")):
@@ -265,7 +265,7 @@ def api_of(variables: Variables, environment: t.Mapping[str, str]) -> tuple[str,
 
 
 def _options(variables: Variables, around: Surroundings) -> dict[str, t.Any]:
-    """Return what a host's numbers are registered with: the module's options, but for numbers and key."""
+    """Return the module's options for a host's numbers, without numbers and key."""
     options = {name: value for name, value in variables.items() if name not in (*NAMES, "phone_numbers") and not is_blank(value)}
     for name, value in options.items():
         wrong = "" if name in _SECRET_OPTIONS else around.check_option(name, value)
@@ -296,10 +296,10 @@ def _add_pair(
     file = _provided_file(around)
     if given:
         if "PRIVATE KEY" in given:
-            raise Stop("flows_encryption_public_key holds a private key. It was not sent. Give the PEM text of the public key.")
+            raise Stop("flows_encryption_public_key contains a private key. It was not sent. Set it to the PEM of the public key.")
         if "BEGIN" not in given:
             raise Stop(
-                "flows_encryption_public_key takes the PEM text of a public key, and no path. "
+                "flows_encryption_public_key must be the PEM of a public key, not a path. "
                 "Read a file with lookup('ansible.builtin.file', 'private.pub.pem')."
             )
         identity = _id("given", given)
@@ -315,11 +315,11 @@ def _add_pair(
     path, public = as_text(variables.get("private_key_path")), as_text(variables.get("public_key_path"))
     if not path:
         raise Stop(
-            f"Set flows_encryption_private_key_path to where the private key is or is to be created on {key_host}, "
-            "or flows_encryption_public_key to the PEM of a key made elsewhere."
+            f"Set flows_encryption_private_key_path to the path of the private key on {key_host}, where it is created if needed, "
+            "or flows_encryption_public_key to the PEM of a key that was created elsewhere."
         )
     if "PRIVATE KEY" in path + public:
-        raise Stop("flows_encryption_private_key_path or flows_encryption_public_key_path holds the text of a key. Give a path.")
+        raise Stop("flows_encryption_private_key_path or flows_encryption_public_key_path contains the text of a key. Set it to a path.")
     if around.is_local(key_host):
         path, public = absolute_path(path, around.folder), absolute_path(public, around.folder)
     attributes = {
@@ -353,7 +353,7 @@ def _add_pair(
 
 
 def _stop_contradictions(plan: dict[str, t.Any], pairs: t.Mapping[str, t.Mapping[str, t.Any]]) -> None:
-    """Stop the hosts that name one private key with different attributes: nobody could tell which of them count."""
+    """Stop the hosts that use one private key with different attributes, because it is not clear which ones apply."""
     by_path: dict[tuple[str, str], dict[str, t.Mapping[str, str]]] = {}
     for pair in pairs.values():
         by_path.setdefault((pair["key_host"], pair["private_key_path"]), {}).update(pair["named_by"])
@@ -364,8 +364,8 @@ def _stop_contradictions(plan: dict[str, t.Any], pairs: t.Mapping[str, t.Mapping
             if other:
                 for name in names:
                     plan["hosts"][name]["stop"] = plan["hosts"][name]["stop"] or (
-                        f"{names[0]} and {other} name the private key {path} on {key_host} with different values of "
-                        f"flows_encryption_private_key_{attribute}. Give them the same one."
+                        f"{names[0]} and {other} use the private key {path} on {key_host} with different values of "
+                        f"flows_encryption_private_key_{attribute}. Set the same value for both."
                     )
                 break
 
@@ -381,7 +381,7 @@ def _add_endpoint(
     moments = _MOMENTS[_choice(variables, "verify_endpoint", _MOMENTS, "both")]
     if not url or not moments:
         return
-    # The API's TLS options count for the endpoint, too, unless it has its own.
+    # The API's TLS options are used for the endpoint, too, unless it has its own.
     validate_certs = as_text(variables.get("endpoint_validate_certs")) or as_text(variables.get("validate_certs"))
     ca_path = as_text(variables.get("endpoint_ca_path")) or as_text(variables.get("ca_path"))
     api_host = as_text(variables.get("api_host")) or "localhost"
@@ -407,22 +407,22 @@ def _add_endpoint(
 
 
 def would_vanish(pair: Variables) -> str:
-    """Why a private key is not created in the container of a job."""
+    """Return why a private key is not created in the container of a job."""
     return (
-        f"There is no private key in {_place(pair)}, and one created there would vanish with this job's container, while the numbers carried "
-        "its public key. Three ways out: set flows_encryption_key_host to a host of the inventory that lasts, such as the Flow "
-        "endpoint's server; have AWX expose a path of its own into the container, create the key there, and set "
-        "flows_encryption_key_path_is_persistent to true; or give the private key by a credential (KALEYRA_FLOWS_PRIVATE_KEY_FILE)."
+        f"There is no private key at {_place(pair)}, and one created there would be lost with this job's container, while the numbers would carry "
+        "its public key. Do one of these: set flows_encryption_key_host to a persistent host of the inventory, such as the server of the Flow "
+        "endpoint; make AWX expose a path to the container, create the key there, and set "
+        "flows_encryption_key_path_is_persistent to true; or provide the private key in a credential (KALEYRA_FLOWS_PRIVATE_KEY_FILE)."
     )
 
 
 def cannot_create(pair: Variables, why: str) -> str:
-    """Why there is no key pair, for its hosts."""
+    """Return why the key pair was not created."""
     return f"{pair['private_key_path']} cannot be created on {pair['key_host']}: {_short(why)}"
 
 
 def cannot_use(pair: Variables, file: Variables) -> str:
-    """Why what is at the path of the private key is no file that its permissions could be set of.
+    """Return why the permissions of the private key cannot be set.
 
     :param file: result of :ansplugin:`ansible.builtin.file#module`
     """
@@ -430,7 +430,7 @@ def cannot_use(pair: Variables, file: Variables) -> str:
 
 
 def cannot_read(pair: Variables, info: Variables) -> str:
-    """Why the private key cannot be read.
+    """Return why the private key cannot be read.
 
     :param info: result of :ansplugin:`community.crypto.openssl_privatekey_info#module`
     """
@@ -441,7 +441,7 @@ def cannot_read(pair: Variables, info: Variables) -> str:
 
 
 def cannot_write(pair: Variables, public: Variables) -> str:
-    """Why the public key cannot be written.
+    """Return why the public key cannot be written.
 
     :param public: result of :ansplugin:`community.crypto.openssl_publickey#module`
     """
@@ -449,13 +449,13 @@ def cannot_write(pair: Variables, public: Variables) -> str:
 
 
 _NOT_IN_INVENTORY = (
-    "It is not a host of this inventory. In a sliced job, which sees only a part of the inventory, create the key pair in a job of its own "
+    "It is not a host of this inventory. In a sliced job, which sees only part of the inventory, create the key pair in a separate job "
     "with the playbook kaleyra.whatsapp.flows_key_pair, and pass its public key on as flows_encryption_public_key."
 )
 
 
 def known_keys(plan: t.Mapping[str, t.Any], done: t.Mapping[str, t.Any]) -> dict[str, dict[str, t.Any]]:
-    """Return the public key of each pair, or what stops the hosts that share the pair.
+    """Return the public key of each pair, or why the hosts that share the pair cannot continue.
 
     :param done: result of the loop over the plan's pairs with :ansplugin:`kaleyra.whatsapp.flows_encryption_key_pair#module`
     :return: id -> ``public_key``, ``fingerprint``, ``place``, ``stop`` (empty where nothing does), ``pending`` (check mode: to be created)
@@ -484,14 +484,14 @@ def _place(pair: Variables) -> str:
 
 
 def _short(message: t.Any) -> str:
-    text = " ".join(as_text(message).split())[:300] or "nothing was said of why"
+    text = " ".join(as_text(message).split())[:300] or "no cause was given"
     return text if text.endswith(".") else f"{text}."
 
 
 def endpoints_to_verify(
     plan: t.Mapping[str, t.Any], keys: t.Mapping[str, t.Any], moment: str, hosts: t.Iterable[str]
 ) -> list[dict[str, t.Any]]:
-    """Return the endpoints that are to be verified now, each with its ``public_key``; those whose key is not there are left out.
+    """Return the endpoints to verify now, each with its ``public_key``; endpoints without a key are left out.
 
     :param hosts: that have not failed
     """
@@ -518,7 +518,7 @@ def verifications(plan: t.Mapping[str, t.Any], pings: t.Mapping[str, t.Any]) -> 
     by_id = {}
     for result in pings.get("results") or []:
         verification = {name: result[name] for name in _VERIFICATION if name in result}
-        # A query may hold a secret.
+        # The query may contain a secret.
         verification.update(url=result["flows_encryption_endpoint"]["url"].partition("?")[0], active=bool(result.get("active")))
         by_id[result["flows_encryption_endpoint"]["id"]] = verification
     return [
@@ -539,8 +539,9 @@ def what_to_register(
     """
     entry = plan.get("hosts", {}).get(host)
     if entry is None:
-        return {"registration": {}, "stop": "This host was not planned for. Run it again, or report it with the playbook.", "pending": False}
-    key = keys.get(entry["pair"], {"public_key": "", "stop": "The key pair was not looked at.", "pending": False})
+        stop = "This host is not in the plan. Run it again. If that does not help, please report it with the playbook."
+        return {"registration": {}, "stop": stop, "pending": False}
+    key = keys.get(entry["pair"], {"public_key": "", "stop": "The key pair was not read.", "pending": False})
     stop = entry["stop"] or key["stop"]
     if not stop and not key["pending"] and "before" in entry["moments"] and not verification.get("active"):
         stop = f"{verification.get('msg') or 'The endpoint was not verified.'} No key was registered in this run."
@@ -573,7 +574,7 @@ def part_of(variables: t.Mapping[str, t.Any], host: str) -> dict[str, t.Any]:
 def summarise(
     hosts: t.Mapping[str, t.Mapping[str, t.Any]], play_hosts: t.Iterable[str], waiting_for: t.Iterable[str], check_mode: bool
 ) -> dict[str, t.Any]:
-    """Return what came of each number of the play: ``numbers``, to be published, and ``message``, one line for people.
+    """Return the outcome of each number of the play: ``numbers``, to be published, and ``message``, one line for users.
 
     Both are empty while a host has not tried its numbers yet, or where nobody did.
 
@@ -610,7 +611,7 @@ def summarise(
 
 
 def shared_pair(hosts: t.Mapping[str, t.Mapping[str, t.Any]], play_hosts: t.Iterable[str]) -> str:
-    """Return the id of the key pair that all hosts of the play share, and an empty text where they have several.
+    """Return the ID of the key pair that all hosts of the play share, and an empty string if they have several.
 
     :param hosts: variables of all hosts of the play
     """

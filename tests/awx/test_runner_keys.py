@@ -40,7 +40,7 @@ def test_key_and_records_need_a_lasting_place(awx: AWX, simulator: Simulator, ac
     inventory.variables["flows_encryption_key_path_is_persistent"] = "yes"
     job = awx.run(REGISTER, inventory, credentials=[account])
     assert job.status == "successful" and job.reasons() == dict.fromkeys(numbers, "absent"), job.stdout
-    assert job.text.count("vanishes with them") == 1
+    assert job.text.count("and lost with it") == 1
     for part in ("registers every number again", "flows_encryption_api_host", "flows_encryption_cache_path_is_persistent"):
         assert part in job.text
     assert sum(".ansible/kaleyra_flows_encryption/" in name and not name.endswith("lock") for name in job.vanished) == 2, job.vanished
@@ -53,7 +53,7 @@ def test_key_and_records_need_a_lasting_place(awx: AWX, simulator: Simulator, ac
         job = awx.run(REGISTER, inventory, credentials=[account])
         assert job.status == "successful" and set(job.summary("changed")) == changed, job.stdout
         assert (job.reasons(), simulator.count()) == (dict.fromkeys(numbers, status), requests)
-        assert "vanishes with them" not in job.text and private.read_text() == content
+        assert "and lost with it" not in job.text and private.read_text() == content
     assert simulator.registered() == {SID: dict.fromkeys(numbers, fingerprint)}
 
 
@@ -67,7 +67,7 @@ def test_read_back_second_job_registers_nothing(awx: AWX, simulator: Simulator, 
         job = awx.run(REGISTER, inventory, credentials=[credential])
         assert job.status == "successful" and job.reasons() == dict.fromkeys(numbers, reason), job.stdout
         assert simulator.methods()["POST"] == registrations
-        assert "vanishes with them" not in job.text
+        assert "and lost with it" not in job.text
         assert_nowhere([token], {"output": job.stdout, **job.files})
     assert simulator.registered() == {SID: dict.fromkeys(numbers, key.fingerprint)}
 

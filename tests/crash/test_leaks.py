@@ -18,20 +18,20 @@ from support.simulator.client import Simulator
 
 
 @contextmanager
-def watching_processes() -> Iterator[dict[str, str]]:
-    """Collect command lines and environments of all processes there are meanwhile, as the system shows them."""
+def watching_processes(home: Path) -> Iterator[dict[str, str]]:
+    """Collect command lines and environments of all processes with this home that there are meanwhile, as the system shows them."""
     seen: dict[str, str] = {}
     stop = threading.Event()
 
     def watch() -> None:
         while not stop.wait(0.02):
             for process in Path("/proc").glob("[0-9]*"):
-                for name in ("cmdline", "environ"):
-                    try:
-                        text = (process / name).read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                    except OSError:  # it has ended, or is somebody else's
-                        continue
-                    seen[f"{process.name} {name} {hash(text)}"] = text
+                try:
+                    texts = [(process / name).read_bytes().replace(b"\0", b" ").decode(errors="replace") for name in ("cmdline", "environ")]
+                except OSError:  # it has ended, or is somebody else's
+                    continue
+                if f"HOME={home} " in texts[1]:
+                    seen.update({f"{process.name} {hash(text)}": text for text in texts})
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -48,7 +48,7 @@ def test_no_process_shows_the_api_key(playbooks: Playbooks, simulator: Simulator
     number = new_number()
     # Long enough to be seen at work.
     simulator.faults({number: [{"do": "answer", "status": 400, "body": {}, "delay": 1.5}]})
-    with watching_processes() as seen:
+    with watching_processes(playbooks.home) as seen:
         run = playbooks.run_tasks([playbooks.task("slow", mode, phone_number=number, business_public_key=key.public)])
     assert run.one("slow")["outcome"] == "rejected"
     assert any("ansible-playbook" in text for text in seen.values())

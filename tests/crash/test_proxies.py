@@ -66,6 +66,8 @@ CASES = [
     Case("http-through", BOTH, "http", via="OTHER"),
     Case("https-past", BOTH, host="localhost"),
     Case("http-past", BOTH, "http", "localhost"),
+    Case("https-through-lower-case", {name.lower(): value for name, value in BOTH.items()}, via="OPEN"),
+    Case("past-all", {"HTTPS_PROXY": OPEN, "NO_PROXY": "*"}),
     Case("lower-case-past-a-network", {"https_proxy": OPEN, "no_proxy": "10.0.0.0/8, 127.0.0.0/8"}),
     Case("all-proxy", {"ALL_PROXY": OPEN}, via="OPEN"),
     Case("https-with-password", WITH_PASSWORD, via="ASKS"),

@@ -4,7 +4,7 @@
 
 """Certificates of all kinds, trusted by a file or by the system, in both execution modes.
 
-How the core treats each certificate is in tests/unit/plugins/module_utils/test_http.py; here, one of each kind meets the task.
+Folders of certificates and files that cannot be used are in tests/unit/plugins/module_utils/test_http.py.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ CASES = [
     Case("authority-by-ca-path", GOOD, "authority"),
     Case("authority-unknown", GOOD, None, UNKNOWN_ISSUER),
     Case("authority-in-the-system-s-file", GOOD, trust={"SSL_CERT_FILE": "authority", "REQUESTS_CA_BUNDLE": "no-such-file"}),
-    # ca_path names the only ones that count, whatever the system or the requests library trusts.
-    Case("ca-path-wins", GOOD, "other-authority", UNKNOWN_ISSUER, trust={"SSL_CERT_FILE": "authority", "CURL_CA_BUNDLE": "authority"}),
+    # Only what OpenSSL on this system trusts counts, as with curl; and with ca_path nothing else does.
+    Case("authority-for-requests-alone", GOOD, None, UNKNOWN_ISSUER, trust={"REQUESTS_CA_BUNDLE": "authority", "CURL_CA_BUNDLE": "authority"}),
+    Case("ca-path-wins", GOOD, "other-authority", UNKNOWN_ISSUER, trust={"SSL_CERT_FILE": "authority"}),
     Case("expired", "https://127.0.0.1:@EXPIRED@", "authority", rf"certificate verify failed: certificate has expired\. {CHECK_CLOCK}"),
     Case("not-yet-valid", "https://127.0.0.1:@EARLY@", "authority", rf"certificate verify failed: certificate is not yet valid\. {CHECK_CLOCK}"),
     Case(

@@ -386,7 +386,7 @@ def test_a_pair_that_fails_stops_its_own_hosts_alone(playbooks: Playbooks, simul
         "mode": "flows_encryption_private_key_mode is 0644, which",
         "contradiction": "with different values of flows_encryption_private_key_format",
         "same path": "with different values of flows_encryption_private_key_format",
-        "path as key": "flows_encryption_public_key takes the PEM text of a public key, and no path.",
+        "path as key": "flows_encryption_public_key must be the PEM of a public key, not a path.",
         "option": "flows_encryption_timeout: ",
     }
     messages = {host: result["msg"] for host, result in run.by_host(REGISTER).items() if result["failed"]}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the tests of the core share: real keys made by OpenSSL, the simulator, other processes, odd little servers."""
+"""What the tests of the core share: real keys made by OpenSSL, the simulator, other processes, servers that misbehave."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _KEYS = pytest.StashKey[Path]()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
-    """Start and make what all tests share. ansible-test runs each test in a fork of its own, which would make a session's fixtures anew."""
+    """Start and make what all tests share. ansible-test runs each test in a fork of its own, which would make the fixtures of a session again."""
     with Simulator({SID: API_KEY, CLOSED_SID: {"api_key": API_KEY, "available": False}}) as simulator, tempfile.TemporaryDirectory() as keys:
         session.config.stash[_SIMULATOR] = simulator
         session.config.stash[_KEYS] = Path(keys)
@@ -204,7 +204,7 @@ def run(start: Start) -> Callable[..., str]:
 
 
 @pytest.fixture
-def odd_server() -> Iterator[Callable[..., MisbehavingServer]]:
+def misbehaving_server() -> Iterator[Callable[..., MisbehavingServer]]:
     """Start a server with the bytes that it answers, and with its certificate and key if it is to speak TLS."""
     with Servers() as servers:
         yield lambda answer, certificate=None: MisbehavingServer(servers, answer, certificate)

@@ -60,7 +60,7 @@ def _answer(status: int, body: Any = "", **headers: str) -> Fault:
 # --- success ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_proven_success_is_returned_with_its_facts(call: Call, simulator: Simulator, fingerprint: Callable[[str], str]) -> None:
+def test_success_is_returned_with_its_facts(call: Call, simulator: Simulator, fingerprint: Callable[[str], str]) -> None:
     assert call() == {"attempts": 1, "http_status": 200, "code": "WA-200", "message": "Request Processed Successfully"}
     assert simulator.registered() == {SID: {NUMBER: fingerprint("rsa-2048")}}
     headers = simulator.requests()[0]["headers"]
@@ -78,7 +78,7 @@ def test_a_proven_success_is_returned_with_its_facts(call: Call, simulator: Simu
         pytest.param(json.dumps(SUCCESS, indent=8) + "\r\n\r\n", id="indented"),
     ],
 )
-def test_reading_is_tolerant_about_what_proves_nothing(body: Any, call: Call) -> None:
+def test_reading_tolerates_unknown_fields(body: Any, call: Call) -> None:
     assert call(_answer(200, body))["attempts"] == 1
 
 
@@ -130,7 +130,7 @@ def test_reading_is_tolerant_about_what_proves_nothing(body: Any, call: Call) ->
         pytest.param(_answer(206, SUCCESS), id="206"),
     ],
 )
-def test_what_is_no_proof_of_success_leaves_the_outcome_unknown(answer: Fault, call: Call, simulator: Simulator) -> None:
+def test_unconfirmed_answer_is_unknown(answer: Fault, call: Call, simulator: Simulator) -> None:
     with pytest.raises(OutcomeUnknown) as caught:
         call(answer, retries=3)
     assert caught.value.details["outcome"] == "unknown"
@@ -237,7 +237,7 @@ RESET, CLOSE = {"do": "reset"}, {"do": "close"}
         pytest.param({"do": "raw", "bytes": "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}"}, id="cut-off"),
     ],
 )
-def test_what_may_pass_is_tried_again_exactly_as_often_as_asked(
+def test_temporary_failure_is_retried_as_often_as_asked(
     fault: Fault, retries: int, call: Call, simulator: Simulator, pauses: list[float]
 ) -> None:
     with pytest.raises(ApiError) as caught:
@@ -297,7 +297,7 @@ def test_a_success_after_failures_is_a_success(
         pytest.param([_answer(501)], OutcomeUnknown, 1, id="501"),
     ],
 )
-def test_refused_means_that_no_attempt_can_have_been_applied(
+def test_rejected_means_that_no_attempt_was_applied(
     faults: list[Fault], outcome: type[ApiError], attempts: int, call: Call, simulator: Simulator
 ) -> None:
     with pytest.raises(outcome) as caught:
@@ -308,7 +308,7 @@ def test_refused_means_that_no_attempt_can_have_been_applied(
     assert ("may or may not have been applied" in str(caught.value)) == (outcome is OutcomeUnknown)
 
 
-def test_without_an_answer_the_message_names_the_cause_and_what_to_check(call: Call, simulator: Simulator) -> None:
+def test_no_answer_names_the_cause_and_what_to_check(call: Call, simulator: Simulator) -> None:
     with pytest.raises(OutcomeUnknown) as caught:
         call(RESET)
     assert str(caught.value).startswith(
@@ -329,7 +329,7 @@ def test_pauses_grow_scattered_and_never_beyond_the_timeout(call: Call, pauses: 
     assert pauses[-1] == 20
 
 
-def test_two_processes_throttled_at_the_same_moment_do_not_come_back_at_the_same_moment(call: Call, pauses: list[float]) -> None:
+def test_throttled_processes_come_back_apart(call: Call, pauses: list[float]) -> None:
     for dummy in range(5):
         call(_answer(429), retries=1)
     assert len(set(pauses)) == 5
@@ -354,7 +354,7 @@ def test_any_number_of_attempts_has_a_pause(attempt: int) -> None:
         pytest.param("Fri, 31 Dec 9999 23:59:59 GMT", 20, id="date-far-away"),
     ],
 )
-def test_what_the_server_asks_for_is_waited_for_within_reason(
+def test_retry_after_is_waited_for_within_reason(
     retry_after: str, pause: float, status: int, call: Call, pauses: list[float]
 ) -> None:
     assert call(_answer(status, "", Retry_After=retry_after), retries=1, timeout=20)["attempts"] == 2
@@ -433,7 +433,7 @@ def test_an_echo_in_a_success_is_not_shown(call: Call) -> None:
     assert result["message"] == "Key set with ********"
 
 
-def test_no_part_of_an_echo_is_left_where_a_long_text_is_cut(call: Call) -> None:
+def test_cut_text_leaves_no_part_of_an_echo(call: Call) -> None:
     for before in range(200 - len(API_KEY) - 1, 202):
         with pytest.raises(Rejected) as caught:
             call(_answer(400, {"code": "x" * before + API_KEY, "message": "y" * before + API_KEY + "z"}))
@@ -449,7 +449,7 @@ def test_a_server_s_text_is_short_and_printable(call: Call) -> None:
     assert len(caught.value.details["message"]) == 200
 
 
-def test_what_stands_in_place_of_http_is_shown_short_and_printable_if_at_all(call: Call) -> None:
+def test_what_is_no_http_is_shown_short_and_printable(call: Call) -> None:
     with pytest.raises(OutcomeUnknown) as caught:
         call({"do": "raw", "bytes": "\x1b[31m" + "x" * 60_000 + "\r\n\r\n"})
     assert str(caught.value).isprintable() and len(str(caught.value)) < 1000
@@ -469,6 +469,6 @@ def test_codes_mean_the_same_with_and_without_hyphen(call: Call, code: str) -> N
 
 
 @pytest.mark.parametrize("status", [429, 500])
-def test_failure_that_lasts_passes_on_the_advice_of_the_vendor(call: Call, status: int) -> None:
+def test_lasting_failure_tells_the_vendors_advice(call: Call, status: int) -> None:
     with pytest.raises(ApiError, match="again after 5, 10 and 15 minutes, and then contacting its support"):
         call(_answer(status), retries=0)

@@ -246,7 +246,7 @@ def test_a_list_is_held_to_its_rate(params: Params, starts: list[float]) -> None
     assert len(starts) == 20 and max(starts) - begin >= 19 / 20
 
 
-def test_one_429_holds_the_whole_list_and_its_number_succeeds_in_the_end(params: Params, simulator: Simulator, starts: list[float]) -> None:
+def test_one_429_holds_the_whole_list(params: Params, simulator: Simulator, starts: list[float]) -> None:
     simulator.faults({NUMBERS[0]: [{**THROTTLED, "headers": {"Retry-After": "1"}}]})
     result = _all(params(phone_numbers=NUMBERS[:12], retries=3, concurrency=2))
     assert _by_number(result)[NUMBERS[0]]["attempts"] == 2
@@ -284,7 +284,7 @@ def test_how_far_it_is_is_said_now_and_then(params: Params, simulator: Simulator
     _all(params(phone_numbers=NUMBERS[1:20]), progress=pytest.fail)
 
 
-def test_an_unchanged_list_starts_no_thread_and_loads_no_library(params: Params, run: Callable[..., str]) -> None:
+def test_unchanged_list_starts_no_thread(params: Params, run: Callable[..., str]) -> None:
     code = """
 import json, sys, threading
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._batch import register
@@ -345,7 +345,7 @@ print(sum(number["changed"] for number in result["numbers"]), flush=True)
 """
 
 
-def test_an_interrupted_list_sends_nothing_further_and_the_next_one_goes_on(
+def test_interrupted_list_sends_nothing_further(
     params: Params, simulator: Simulator, start: Callable[..., Any], fingerprint: Named
 ) -> None:
     """Ansible's task keyword `timeout` interrupts one item of a loop by a signal, and goes on with the next in the same process."""

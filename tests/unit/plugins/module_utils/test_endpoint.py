@@ -184,8 +184,8 @@ def test_without_app_secret_nothing_is_signed(verify: Verify, misbehave: Misbeha
     assert all("X-Hub-Signature-256" not in asked.headers for asked in endpoint.requests)
 
 
-def test_query_of_the_url_is_sent_and_not_shown(odd_server: Callable[..., Any], fail: Fail) -> None:
-    server = odd_server(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+def test_query_of_the_url_is_sent_and_not_shown(misbehaving_server: Callable[..., Any], fail: Fail) -> None:
+    server = misbehaving_server(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
     dummy, message, result = fail(f"http://127.0.0.1:{server.port}/a/b?token=t0ken&x=1")
     assert server.requests[0].startswith(b"POST /a/b?token=t0ken&x=1 HTTP/1.1\r\n")
     assert "t0ken" not in message + json.dumps(result)

@@ -86,10 +86,10 @@ def test_the_body_is_what_the_vendor_s_sample_sends(simulator: Simulator, public
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not here")
-def test_the_body_is_what_curl_sends(odd_server: Callable[..., Any]) -> None:
+def test_the_body_is_what_curl_sends(misbehaving_server: Callable[..., Any]) -> None:
     # Every sign that a PEM can hold, and then some.
     text = "".join(map(chr, range(0x20, 0x7F))) + "\n-----BEGIN PUBLIC KEY-----\nAb+/9==\n"
-    server = odd_server(OK)
+    server = misbehaving_server(OK)
     url = f"http://127.0.0.1:{server.port}"
     _post(url, pem=text)
     subprocess.run(["curl", "-sS", "--noproxy", "*", "--data-urlencode", f"business_public_key={text}", url], check=True, capture_output=True)
@@ -98,8 +98,8 @@ def test_the_body_is_what_curl_sends(odd_server: Callable[..., Any]) -> None:
     assert mine == curls.replace(b"%7E", b"~").replace(b"%20", b"+")
 
 
-def test_the_head_holds_what_it_must_and_nothing_of_the_machine(odd_server: Callable[..., Any]) -> None:
-    server = odd_server(OK)
+def test_head_tells_nothing_of_the_machine(misbehaving_server: Callable[..., Any]) -> None:
+    server = misbehaving_server(OK)
     _post(f"http://127.0.0.1:{server.port}")
     lines = server.requests[0].partition(b"\r\n\r\n")[0].decode().split("\r\n")
     # The plus stands literally in the path.
@@ -130,8 +130,8 @@ def test_an_answer_is_returned_whatever_its_status(status: int, simulator: Simul
     assert _post(simulator.url) == Answer(status, b"" if status == 204 else b"text", "7")
 
 
-def test_a_compressed_body_is_left_as_it_is(odd_server: Callable[..., Any]) -> None:
-    server = odd_server(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope")
+def test_a_compressed_body_is_left_as_it_is(misbehaving_server: Callable[..., Any]) -> None:
+    server = misbehaving_server(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope")
     assert _post(f"http://127.0.0.1:{server.port}").body == b"nope"
 
 
@@ -180,8 +180,8 @@ def test_a_call_given_up_leaves_no_thread_and_no_descriptor(where: str, simulato
     assert len(os.listdir("/dev/fd")) <= descriptors + 8
 
 
-def test_get_sends_no_body(simulator: Simulator, odd_server: Callable[..., Any]) -> None:
-    server = odd_server(OK)
+def test_get_sends_no_body(simulator: Simulator, misbehaving_server: Callable[..., Any]) -> None:
+    server = misbehaving_server(OK)
     assert get(f"http://127.0.0.1:{server.port}/x?y=z", HEADERS, timeout=20, tls=Tls()) == Answer(200, b"{}")
     head, dummy, body = server.requests[0].partition(b"\r\n\r\n")
     assert head.startswith(b"GET /x?y=z HTTP/1.1\r\n") and b"content-length" not in head.lower() and body == b""
@@ -326,9 +326,9 @@ def other_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture
-def https(authority: Authority, odd_server: Callable[..., Any]) -> str:
+def https(authority: Authority, misbehaving_server: Callable[..., Any]) -> str:
     """A server whose certificate is as it should be, if one trusts the authority."""
-    return f"https://127.0.0.1:{odd_server(OK, authority.issue('127.0.0.1')).port}"
+    return f"https://127.0.0.1:{misbehaving_server(OK, authority.issue('127.0.0.1')).port}"
 
 
 def test_a_key_is_registered_over_https(authority: Authority, public_pem: Callable[[str], str]) -> None:
@@ -346,17 +346,17 @@ def test_ca_path_can_be_a_folder(authority: Authority, https: str, tmp_path: Pat
     assert _post(https, tls=Tls(ca_path=str(tmp_path))).status == 200
 
 
-def test_a_certificate_for_another_address_is_refused(authority: Authority, odd_server: Callable[..., Any]) -> None:
-    server = odd_server(OK, authority.issue("127.0.0.2"))
+def test_a_certificate_for_another_address_is_refused(authority: Authority, misbehaving_server: Callable[..., Any]) -> None:
+    server = misbehaving_server(OK, authority.issue("127.0.0.2"))
     message = _no_answer(f"https://127.0.0.1:{server.port}", WrongCertificate, tls=Tls(ca_path=str(authority.path)))
     assert message.rstrip(".") == "certificate verify failed: IP address mismatch, certificate is not valid for '127.0.0.1'"
     assert all(request == b"" for request in server.requests)
 
 
-def test_validation_can_be_switched_off_and_warns_of_nothing(
-    authority: Authority, odd_server: Callable[..., Any], recwarn: pytest.WarningsRecorder
+def test_validation_can_be_switched_off(
+    authority: Authority, misbehaving_server: Callable[..., Any], recwarn: pytest.WarningsRecorder
 ) -> None:
-    server = odd_server(OK, authority.issue("evil.example", last=-1))
+    server = misbehaving_server(OK, authority.issue("evil.example", last=-1))
     assert _post(f"https://127.0.0.1:{server.port}", tls=Tls(validate=False)).status == 200
     assert not [str(warning.message) for warning in recwarn if "Unverified" in str(warning.message)]
     # For that one call alone.
@@ -382,20 +382,20 @@ def test_the_bundle_that_comes_with_requests_does_not_count(
         pytest.param(lambda path: path.write_bytes(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), id="damaged"),
     ],
 )
-def test_a_ca_path_that_cannot_be_used_is_the_user_s_to_mend(
-    make: Callable[[Path], object], validate: bool, tmp_path: Path, odd_server: Callable[..., Any]
+def test_unusable_ca_path_is_invalid_input(
+    make: Callable[[Path], object], validate: bool, tmp_path: Path, misbehaving_server: Callable[..., Any]
 ) -> None:
     make(tmp_path / "ca.pem")
-    server = odd_server(OK)
+    server = misbehaving_server(OK)
     with pytest.raises(InvalidInput, match=r"^ca_path .*ca\.pem cannot be used: .*Set it to a PEM file"):
         _post(f"https://127.0.0.1:{server.port}", tls=Tls(validate, str(tmp_path / "ca.pem")))
     assert server.requests == []
 
 
-def test_a_proxy_that_speaks_tls_must_prove_who_it_is_the_same_way(
-    authority: Authority, odd_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+def test_tls_proxy_is_verified_the_same_way(
+    authority: Authority, misbehaving_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proxy = odd_server(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", authority.issue("127.0.0.1"))
+    proxy = misbehaving_server(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", authority.issue("127.0.0.1"))
     monkeypatch.setenv("HTTPS_PROXY", f"https://somebody:secret@127.0.0.1:{proxy.port}")
     assert "certificate verify failed" in _no_answer("https://api.in.kaleyra.io")
     assert all(request == b"" for request in proxy.requests)

@@ -68,7 +68,7 @@ def test_a_pause_that_is_asked_for_is_kept(clock: Clock) -> None:
     assert clock.now - began == 7
 
 
-def test_after_throttling_nobody_starts_before_the_pause_ends(clock: Clock) -> None:
+def test_throttling_pauses_all(clock: Clock) -> None:
     rate_limiter = RateLimiter()
     _starts(rate_limiter, clock, 8)
     rate_limiter.refused(30, clock.now)
@@ -115,7 +115,7 @@ def test_news_from_requests_that_were_under_way_count_once(clock: Clock) -> None
     assert starts[0] == starts[1]
 
 
-def test_throttled_again_it_gets_slower_even_if_no_pause_is_asked_for(clock: Clock) -> None:
+def test_throttled_again_gets_slower_without_pause(clock: Clock) -> None:
     rate_limiter = RateLimiter()
     gaps = []
     for dummy in range(4):

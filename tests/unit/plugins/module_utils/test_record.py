@@ -74,12 +74,12 @@ def _state(record: RecordFile) -> tuple[str, bool] | None:
 # --- reading and writing ----------------------------------------------------------------------------------------------
 
 
-def test_there_is_no_record_before_the_first_registration_and_reading_makes_none(record: RecordFile, folder: Path) -> None:
+def test_no_record_before_the_first_registration(record: RecordFile, folder: Path) -> None:
     assert record.read() is None
     assert not folder.exists()
 
 
-def test_a_record_is_unconfirmed_until_the_registration_has_succeeded(record: RecordFile, folder: Path) -> None:
+def test_record_is_unconfirmed_until_success(record: RecordFile, folder: Path) -> None:
     with record.exclusive(5):
         with record.registering(KEY):
             # As another process sees it.
@@ -117,7 +117,7 @@ def test_a_record_is_corrected_to_what_is_seen(before: str, seen: str | None, re
     assert record.is_correct(seen) and _state(record) == (seen and (seen, True))
 
 
-def test_nobody_else_can_read_or_write_the_records_whatever_the_umask(record: RecordFile, folder: Path) -> None:
+def test_records_are_private_whatever_the_umask(record: RecordFile, folder: Path) -> None:
     earlier = os.umask(0)
     try:
         _confirm(record)
@@ -127,7 +127,7 @@ def test_nobody_else_can_read_or_write_the_records_whatever_the_umask(record: Re
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
 
 
-def test_each_api_sid_and_number_has_one_file_and_all_share_a_lock(folder: Path) -> None:
+def test_each_identity_has_a_file_and_all_one_lock(folder: Path) -> None:
     identities = [
         (API, SID, NUMBER),
         (API, SID, OTHER),
@@ -155,7 +155,7 @@ def test_the_file_s_name_tells_what_it_is_the_record_of(record: RecordFile, fold
     assert _file(folder).name == f"{API},{SID},{NUMBER}.json"
 
 
-def test_the_earlier_record_cannot_come_back_after_a_power_cut(
+def test_earlier_record_stays_gone_after_a_power_cut(
     record: RecordFile, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # No power cut can be had here, so that the folder is written out in time must do.
@@ -255,13 +255,13 @@ def in_place(record: RecordFile, folder: Path, request: pytest.FixtureRequest) -
 
 
 @pytest.mark.parametrize("in_place", _IN_PLACE_OF_A_RECORD, indirect=True)
-def test_something_else_in_its_place_is_unreadable(in_place: None, record: RecordFile) -> None:
+def test_anything_in_its_place_is_unreadable(in_place: None, record: RecordFile) -> None:
     with pytest.raises(InvalidRecord, match="."):
         record.read()
 
 
 @pytest.mark.parametrize("in_place", _IN_PLACE_OF_A_RECORD, indirect=True)
-def test_something_else_in_its_place_does_not_hinder_a_registration(in_place: None, record: RecordFile, folder: Path) -> None:
+def test_anything_in_its_place_allows_a_registration(in_place: None, record: RecordFile, folder: Path) -> None:
     _confirm(record, OTHER_KEY)
     assert _state(record) == (OTHER_KEY, True)
     assert _file(folder).is_file() and not _file(folder).is_symlink()
@@ -323,7 +323,7 @@ def test_a_record_that_was_only_written_anew_counts(record: RecordFile, folder: 
         pytest.param(', "checksum": "', ', "c": "', id="no-checksum"),
     ],
 )
-def test_a_record_that_was_spoiled_but_is_still_one_does_not_count(old: str, new: str, record: RecordFile, folder: Path) -> None:
+def test_valid_but_changed_record_does_not_count(old: str, new: str, record: RecordFile, folder: Path) -> None:
     with pytest.raises(OutcomeUnknown), record.exclusive(5), record.registering(KEY):
         raise OutcomeUnknown("?")
     content = _file(folder).read_text()
@@ -338,7 +338,7 @@ def test_a_record_that_was_spoiled_but_is_still_one_does_not_count(old: str, new
         st.tuples(st.sampled_from(["change", "insert", "delete", "cut"]), st.integers(0, 340), st.integers(0, 255)), min_size=1, max_size=3
     )
 )
-def test_every_spoiled_record_is_unreadable_or_still_says_what_was_written(
+def test_damaged_record_is_unreadable_or_unchanged(
     edits: list[tuple[str, int, int]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / "spoiled-bytes"
@@ -368,7 +368,7 @@ _JSON = st.recursive(
 
 
 @given(name=st.sampled_from([*_FIELDS, "checksum", "new"]), value=_JSON, signed=st.booleans())
-def test_every_wrong_field_is_unreadable_or_says_what_its_file_says(
+def test_wrong_field_is_unreadable_or_as_written(
     name: str, value: object, signed: bool, tmp_path_factory: pytest.TempPathFactory, edit_record: Callable[..., None]
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / "spoiled-fields"
@@ -400,7 +400,7 @@ _DEFINITE = [Rejected("no"), InvalidInput("no"), MissingLibrary("no")]
 
 @pytest.mark.parametrize("error", _DEFINITE, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("confirmed", [True, False], ids=["confirmed", "unconfirmed"])
-def test_after_a_definite_refusal_the_earlier_record_is_back(
+def test_after_a_refusal_the_earlier_record_is_back(
     error: Exception, confirmed: bool, record: RecordFile, folder: Path
 ) -> None:
     _confirm(record)
@@ -416,7 +416,7 @@ def test_after_a_definite_refusal_the_earlier_record_is_back(
 
 
 @pytest.mark.parametrize("error", _DEFINITE, ids=lambda error: type(error).__name__)
-def test_after_a_definite_refusal_there_is_no_record_if_there_was_none(error: Exception, record: RecordFile, folder: Path) -> None:
+def test_after_a_refusal_no_record_stays_none(error: Exception, record: RecordFile, folder: Path) -> None:
     with pytest.raises(type(error)), record.exclusive(5), record.registering(KEY):
         raise error
     assert record.read() is None
@@ -424,7 +424,7 @@ def test_after_a_definite_refusal_there_is_no_record_if_there_was_none(error: Ex
 
 
 @pytest.mark.parametrize("in_place", _IN_PLACE_OF_A_RECORD, indirect=True)
-def test_after_a_definite_refusal_what_was_unreadable_does_not_count_either(in_place: None, record: RecordFile) -> None:
+def test_after_a_refusal_unreadable_does_not_count(in_place: None, record: RecordFile) -> None:
     with pytest.raises(Rejected), record.exclusive(5), record.registering(OTHER_KEY):
         raise Rejected("no")
     try:
@@ -446,7 +446,7 @@ def test_after_anything_else_the_record_stays_unconfirmed(error: BaseException, 
     assert len(list(folder.iterdir())) == 2
 
 
-def test_what_a_kill_leaves_behind_is_gone_after_the_next_run(record: RecordFile, folder: Path) -> None:
+def test_leftover_of_a_kill_is_gone_after_the_next_run(record: RecordFile, folder: Path) -> None:
     _confirm(record)
     Path(f"{_file(folder)}.new").write_text("half a rec" * 100)
     _confirm(record, OTHER_KEY)
@@ -498,7 +498,7 @@ def test_a_confirmed_record_names_one_key(record: RecordFile) -> None:
     assert known.may_carry(KEY) and not known.may_carry(OTHER_KEY)
 
 
-def test_an_unconfirmed_record_keeps_every_key_that_was_possible(record: RecordFile) -> None:
+def test_unconfirmed_record_keeps_every_possible_key(record: RecordFile) -> None:
     _confirm(record)
     _leave_unconfirmed(record, OTHER_KEY)
     assert _possible(record) == (OTHER_KEY, KEY)
@@ -508,7 +508,7 @@ def test_an_unconfirmed_record_keeps_every_key_that_was_possible(record: RecordF
     assert _possible(record) == (KEY, _THIRD_KEY, OTHER_KEY)
 
 
-def test_after_a_definite_refusal_the_possible_keys_are_those_of_before(record: RecordFile) -> None:
+def test_after_a_refusal_possible_keys_are_as_before(record: RecordFile) -> None:
     _confirm(record)
     _leave_unconfirmed(record, OTHER_KEY)
     with pytest.raises(Rejected), record.exclusive(5), record.registering(_THIRD_KEY):
@@ -572,7 +572,7 @@ def test_a_record_of_format_1_is_read(state: str, checksum: str, possible: tuple
         pytest.param(lambda folder: (folder.mkdir(), (folder / ".lock").symlink_to("/etc/hosts")), "symbolic links", id="link-for-the-lock"),
     ],
 )
-def test_a_cache_path_of_another_kind_is_named_before_anything_is_sent(
+def test_cache_path_of_another_kind_is_named(
     make: Callable[[Path], object], cause: str, record: RecordFile, folder: Path
 ) -> None:
     make(folder)
@@ -619,7 +619,7 @@ def test_missing_folders_are_made(tmp_path: Path) -> None:
 _HOLD = "with record.exclusive(5):\n    say('holding')\n    time.sleep(float(sys.argv[3]))\n    say('done')\n"
 
 
-def test_a_process_that_has_waited_long_enough_says_for_whom(record: RecordFile, folder: Path, start: Callable[..., Any]) -> None:
+def test_process_that_waits_too_long_says_for_whom(record: RecordFile, folder: Path, start: Callable[..., Any]) -> None:
     process = start(_PREPARED + _HOLD, str(folder), NUMBER, "60")
     assert process.stdout.readline() == "holding\n"
     began = time.monotonic()
@@ -679,7 +679,7 @@ def test_no_date_is_too_far_away(since: str) -> None:
     assert Record(KEY, True, datetime.datetime.fromisoformat(since)).is_older_than(10**9) is True
 
 
-def test_what_the_caller_knows_does_not_age_and_is_on_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_fingerprint_does_not_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     known = KnownKey(KEY)
     record = known.read()

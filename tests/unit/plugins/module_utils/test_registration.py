@@ -193,7 +193,7 @@ def test_the_key_can_come_from_a_file(params: Params, public_pem: Named, fingerp
     assert result["fingerprint"] == fingerprint(K1)
 
 
-def test_numbers_accounts_and_apis_have_records_of_their_own(params: Params, simulator: Simulator) -> None:
+def test_each_number_account_and_api_has_its_record(params: Params, simulator: Simulator) -> None:
     _real(params())
     assert _check(params(phone_number="91 98765-43210"))["reason"] == "up_to_date"
     assert _check(params(phone_number=OTHER))["reason"] == "absent"
@@ -226,7 +226,7 @@ def test_known_fingerprint_is_forgiven_its_spelling(params: Params, fingerprint:
         pytest.param({}, {"KALEYRA_API_URL": "http://evil.example"}, "unencrypted", id="http-in-the-environment"),
     ],
 )
-def test_the_environment_stands_in_where_neither_pod_nor_api_url_is_given(
+def test_environment_names_pod_or_api_url(
     given: dict[str, str],
     environment: dict[str, str],
     said: str | None,
@@ -374,7 +374,7 @@ def test_an_unknown_outcome_tells_all_facts(params: Params, simulator: Simulator
         pytest.param([(K1, None), (K1, None)], "up_to_date", 1, id="twice"),
     ],
 )
-def test_the_record_never_lies(
+def test_record_is_true_whatever_the_answer(
     story: list[tuple[str, dict[str, Any] | None]],
     reason: str,
     count: int,
@@ -394,7 +394,7 @@ def test_the_record_never_lies(
     assert _check(params(business_public_key=public_pem(key)))["changed"] is False
 
 
-def test_a_success_that_cannot_be_put_on_record_is_a_success_with_a_warning(
+def test_unrecorded_success_is_a_warning(
     params: Params, simulator: Simulator, fingerprint: Named, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = params()
@@ -415,7 +415,7 @@ def test_a_success_that_cannot_be_put_on_record_is_a_success_with_a_warning(
     assert _real(options)["reason"] == "absent"
 
 
-def test_a_folder_that_cannot_be_used_fails_before_anything_is_sent(params: Params, simulator: Simulator, tmp_path: Path) -> None:
+def test_unusable_folder_fails_before_sending(params: Params, simulator: Simulator, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = _failed(params(cache_path=str(tmp_path / "file")))
     assert simulator.count() == 0
@@ -510,7 +510,7 @@ print(json.dumps([result["msg"], result["attempts"]]))
 
 @pytest.mark.parametrize("library", ["requests", "cryptography"])
 @pytest.mark.parametrize("earlier", [True, False], ids=["another-before", "none-before"])
-def test_a_missing_library_is_named_with_its_python_and_leaves_the_earlier_record(
+def test_missing_library_leaves_the_earlier_record(
     library: str, earlier: bool, params: Params, simulator: Simulator, public_pem: Named, run: Callable[..., str]
 ) -> None:
     options = params()

@@ -40,7 +40,7 @@ def _until(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_each_item_is_worked_on_once_and_told_of_in_the_calling_thread() -> None:
+def test_each_item_is_done_once_and_told_in_the_caller() -> None:
     worked: list[int] = []
     told: list[int | None] = []
     callers = set()
@@ -113,7 +113,7 @@ def test_an_interruption_lets_nothing_further_start() -> None:
     assert begun == [0, 1, 2, 3]
 
 
-def test_who_waits_for_his_turn_when_it_is_interrupted_does_not_start() -> None:
+def test_waiting_item_does_not_start_after_interruption() -> None:
     begun: list[int] = []
 
     def interrupt(item: int | None) -> None:

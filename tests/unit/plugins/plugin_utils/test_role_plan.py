@@ -112,7 +112,7 @@ def test_numbers_of_each_type(value: Any, numbers: list[str]) -> None:
 
 
 def test_numbers_that_hold_none_are_refused() -> None:
-    with pytest.raises(Stop, match="holds no number"):
+    with pytest.raises(Stop, match="contains no number"):
         phone_numbers(", ,", THREE)
 
 
@@ -141,7 +141,7 @@ def test_one_path_with_different_attributes_stops_its_hosts_alone(attribute: str
     plan = make_plan(hosts, around())
     assert set(stops(plan)) == {ONE, TWO}
     for message in stops(plan).values():
-        assert f"{ONE} and {TWO} name the private key /keys/private.pem on localhost" in message
+        assert f"{ONE} and {TWO} use the private key /keys/private.pem on localhost" in message
         assert f"flows_encryption_private_key_{attribute}" in message
     assert [pair["private_key_path"] for pair in plan["pairs"]] == ["/keys/another.pem"]
     same = make_plan({host: {**HOST, f"private_key_{attribute}": other} for host in (ONE, TWO)}, around())
@@ -166,9 +166,9 @@ def test_relative_paths_never_start_in_an_installed_collection() -> None:
         ({"pod": ""}, "Set flows_encryption_pod or KALEYRA_POD."),
         ({"pod": "mars"}, "must be one of in, sg, eu, na"),
         ({"private_key_path": ""}, "Set flows_encryption_private_key_path"),
-        ({"private_key_path": "-----BEGIN PRIVATE KEY-----\nMIIE"}, "holds the text of a key"),
-        ({"public_key": "-----BEGIN PRIVATE KEY-----\nMIIE"}, "holds a private key"),
-        ({"public_key": "public.pem"}, "takes the PEM text of a public key, and no path"),
+        ({"private_key_path": "-----BEGIN PRIVATE KEY-----\nMIIE"}, "contains the text of a key"),
+        ({"public_key": "-----BEGIN PRIVATE KEY-----\nMIIE"}, "contains a private key"),
+        ({"public_key": "public.pem"}, "must be the PEM of a public key, not a path"),
         ({"private_key_format": "der"}, "must be one of pkcs1, pkcs8"),
         ({"endpoint_url": "https://example.com", "verify_endpoint": "sometimes"}, "must be one of both, before, after, never"),
     ],
@@ -216,8 +216,8 @@ def test_a_part_is_taken_from_the_plan_of_the_batch_or_of_the_host_alone() -> No
     }
     variables["flows_encryption_plan"] = {"shared": False}
     assert part_of(variables, ONE)["registration"]["business_public_key"] == "PEM"
-    assert "was not planned for" in part_of(variables, TWO)["stop"]
-    assert "was not planned for" in part_of({}, ONE)["stop"]
+    assert "is not in the plan" in part_of(variables, TWO)["stop"]
+    assert "is not in the plan" in part_of({}, ONE)["stop"]
 
 
 def test_a_key_is_not_created_where_it_would_vanish() -> None:
