@@ -101,11 +101,11 @@ def test_a_call_that_was_given_up_is_not_sent_later(
     # A resolver that answers slowly cannot be had for real without changing the machine.
     look_up, slow, waited = socket.getaddrinfo, itertools.count(), threading.Semaphore(0)
 
-    def look_up_slowly(*given: Any, **named: Any) -> Any:
-        if next(slow) >= 4:
-            return look_up(*given, **named)
+    def look_up_slowly(host: Any, *given: Any, **named: Any) -> Any:
+        if host != "localhost" or next(slow) >= 4:  # what an earlier test has left behind looks up its own host
+            return look_up(host, *given, **named)
         time.sleep(2)
-        addresses = look_up(*given, **named)
+        addresses = look_up(host, *given, **named)
         waited.release()
         return addresses
 
