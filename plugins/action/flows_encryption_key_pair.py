@@ -43,7 +43,8 @@ class ActionModule(ActionBase):
         path, owner = pair["private_key_path"], _given(owner=pair["owner"], group=pair["group"])
         file = self._module("ansible.builtin.file", path=path, state="file", mode=pair["mode"], **owner)
         changed = bool(file.get("changed"))
-        if file.get("state") == "absent":
+        # The module file ends without a state where a part of the path is a file.
+        if file.get("state") == "absent" or ("state" not in file and not self._stat(path).get("exists")):
             if pair["vanishes"]:
                 raise Stop(would_vanish(pair))
             changed = self._create(pair, owner)
@@ -70,7 +71,7 @@ class ActionModule(ActionBase):
         path, temporary = pair["private_key_path"], pair["temporary_path"]
         # With the strategy free, all hosts that share the key run this at the same time.
         with _alone(f"{pair['key_host']}:{path}") as is_first:
-            if self._stat(path).get("exists"):
+            if self._stat(path).get("exists"):  # by now
                 return False
             folder_exists = self._require_writable_folder(pair)
             if self._task.check_mode:
@@ -148,5 +149,5 @@ def _alone(what: str) -> t.Iterator[bool]:
     folder = vars(constants)["DEFAULT_LOCAL_TMP"]  # of this run alone
     with open(os.path.join(folder, name), "a", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield file.tell() == 0
+        yield os.fstat(file.fileno()).st_size == 0
         file.write("x")

@@ -61,7 +61,7 @@ class ActionModule(ActionBase):
             environment=os.environ,
             folder=user_folder(own["playbook_dir"], os.getcwd()),
             is_local=functools.partial(_is_local, hostvars),
-            is_in_inventory=lambda name: hostvars._inventory.get_host(name) is not None,
+            is_in_inventory=hostvars.__contains__,
             in_awx="awx_job_id" in own or "tower_job_id" in own,
             read_private_key=_read_private_key,
             check_option=_OptionChecks(),
@@ -76,9 +76,9 @@ class ActionModule(ActionBase):
     def _variables_of(self, name: str, own: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         """Return the variables of another host as it would see them in this task. hostvars lacks those of the play, the role and the include."""
         hostvars = own["hostvars"]
-        variables: dict[str, t.Any] = hostvars._variable_manager.get_vars(
-            play=self._task.get_play(), host=hostvars._inventory.get_host(name), task=self._task
-        )
+        # Ansible has no public way to the variables of another host in a task. The rest of this file does without private attributes of hostvars.
+        host, manager = hostvars._inventory.get_host(name), hostvars._variable_manager
+        variables: dict[str, t.Any] = manager.get_vars(play=self._task.get_play(), host=host, task=self._task)
         return variables
 
     def _takes_part(self, templar: ansible.template.Templar) -> bool:
@@ -110,7 +110,7 @@ def _read(templar: ansible.template.Templar, variables: t.Mapping[str, t.Any]) -
 
 
 def _is_local(hostvars: t.Any, name: str) -> bool:
-    connection = hostvars.raw_get(name).get("ansible_connection") if hostvars._inventory.get_host(name) else None
+    connection = hostvars.raw_get(name).get("ansible_connection") if name in hostvars else None
     if connection is None:
         return name in LOCAL_NAMES
     return str(connection) in ("local", "ansible.builtin.local")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.kaleyra.whatsapp.plugins.plugin_utils._role_plan import (
+    absolute_path_on,
     endpoints_to_verify,
     known_keys,
     shared_pair,
@@ -27,4 +28,5 @@ class FilterModule:
             "flows_what_to_register": what_to_register,
             "flows_summary": summarise,
             "flows_shared_pair": shared_pair,
+            "flows_absolute_path": absolute_path_on,
         }

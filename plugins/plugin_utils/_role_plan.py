@@ -142,6 +142,11 @@ def user_folder(playbook_folder: str, working_folder: str) -> str:
     return working_folder if "ansible_collections" in playbook_folder.split(os.sep) else playbook_folder
 
 
+def absolute_path_on(path: t.Any, host: str, playbook_folder: str, working_folder: str) -> str:
+    """Return a path as an absolute one if it is on the controller: a module would start from the playbook's folder, installed or not."""
+    return absolute_path(path, user_folder(playbook_folder, working_folder)) if host in LOCAL_NAMES else as_text(path)
+
+
 def public_key_path(private_key_path: str) -> str:
     """Return the path beside a private key: ``private.pem`` has ``private.pub.pem``."""
     return os.path.splitext(private_key_path)[0] + ".pub.pem"

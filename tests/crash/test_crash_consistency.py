@@ -530,10 +530,10 @@ def test_link_as_new_record_is_not_followed(world: World, tmp_path: Path) -> Non
     world.register(0)
     precious = tmp_path / "precious"
     precious.write_text("precious\n")
+    # No process of this collection leaves a link: somebody has to look at it.
     Path(f"{world.record()}.new").symlink_to(precious)
-    assert "failed" not in world.register(1)
-    assert precious.read_text() == "precious\n"
-    assert world.register(1)["reason"] == "up_to_date" and leftovers(world.cache) == set()
+    _assert_nothing_was_done(world, world.register(1), requests=1)
+    assert precious.read_text() == "precious\n" and world.register(0)["reason"] == "up_to_date"
 
 
 def test_full_folder_as_record_sends_nothing(world: World) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from collections import Counter
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 from support.keys import KeyPair, fingerprint_of, openssl
-from support.playbook_runs import API_KEY, SID, WA_400, Playbooks, Run, new_number
+from support.playbook_runs import API_KEY, CHECKOUT, SID, WA_400, Playbooks, Run, new_number
 from support.simulator.client import Simulator
 
 ROLE = "kaleyra.whatsapp.flows_encryption"
@@ -483,3 +484,108 @@ def test_the_summary_counts_all_numbers_of_the_play_in_one_line(playbooks: Playb
     run = playbooks.run(play(), inventory, "--limit", good_ones)
     assert run.rc == 0, run.output
     assert not run.of(SUM_UP)
+
+
+@pytest.mark.slow
+def test_relative_paths_start_at_the_working_directory(playbooks: Playbooks, simulator: Simulator) -> None:
+    """With the collection's own playbooks, whose folder an upgrade replaces: key pair, report and metrics."""
+    installed = [*(CHECKOUT / "playbooks").rglob("*"), *(CHECKOUT / "roles").rglob("*")]
+    number = new_number()
+    variables = {"private_key_path": "keys/private.pem", "report_path": "reports/flows", "check_path": "flows.prom"}
+    inventory = fleet(simulator, {number: {}}, **variables)
+    for playbook in ("flows_encryption", "flows_report", "flows_check"):
+        run = playbooks.run(f"kaleyra.whatsapp.{playbook}", inventory)
+        assert run.rc == 0, run.output
+    fingerprint = fingerprint_of(public_of(playbooks.inputs / "keys/private.pem"))
+    assert simulator.registered() == {SID: {number: fingerprint}}
+    (row,) = json.loads((playbooks.inputs / "reports/flows.json").read_text())["numbers"]
+    assert row["as_expected"] and row["fingerprint"] == fingerprint
+    assert f'fingerprint="{fingerprint}"' in (playbooks.inputs / "flows.prom").read_text()
+    assert [*(CHECKOUT / "playbooks").rglob("*"), *(CHECKOUT / "roles").rglob("*")] == installed
+
+
+def test_a_key_folder_that_cannot_be_written_to_is_told_in_check_mode(playbooks: Playbooks, simulator: Simulator) -> None:
+    numbers = {name: new_number() for name in ("file", "good")}
+    blocked = playbooks.folder / "file"
+    blocked.write_text("not a folder")
+    paths = {"file": blocked / "keys/private.pem", "good": playbooks.folder / "keys/private.pem"}
+    inventory = fleet(simulator, {numbers[name]: {"flows_encryption_private_key_path": str(path)} for name, path in paths.items()})
+    said, changed = [], []
+    for arguments in (["--check"], []):
+        run = playbooks.run(play(), inventory, *arguments)
+        assert run.failed() == {numbers["file"]}
+        said.append(run.by_host(REGISTER)[numbers["file"]]["msg"])
+        changed.append(run.changed())
+    assert said == [f"{paths['file']} cannot be created on localhost: {blocked} is not a folder."] * 2
+    assert changed == [2, 2]
+
+
+ODD = "it's a \"Schlüssel\" folder"
+
+
+@pytest.mark.slow
+def test_values_of_odd_types_and_odd_paths_in_all_entry_points(playbooks: Playbooks, simulator: Simulator) -> None:
+    """Integers, blanks, quotes, other alphabets and no extension, in check mode and for real. Rotation has a test of its own."""
+    number = new_number()
+    private = playbooks.folder / ODD / "ключ"
+    inventory = fleet(
+        simulator,
+        {"shop": {"flows_encryption_phone_numbers": [int(number)]}},
+        private_key_path=str(private),
+        private_key_passphrase=12345,
+        cache_path=str(playbooks.folder / ODD / "records"),
+        report_path=str(playbooks.folder / ODD / "reports/flows"),
+        check_path=str(playbooks.folder / ODD / "flows.prom"),
+    )
+
+    def included(entry: str) -> dict[str, Any]:
+        return {"name": entry, "ansible.builtin.include_role": {"name": ROLE, "tasks_from": entry}}
+
+    run = playbooks.run(play(roles=[], tasks=[included("key_pair"), included("main"), included("report")]), inventory, "--check")
+    assert run.rc == 0 and not private.exists(), run.output
+    plays = play(roles=[], tasks=[included(entry) for entry in ("key_pair", "main", "report", "check")])
+    run = playbooks.run(plays, inventory)
+    assert run.rc == 0, run.output
+    fingerprint = fingerprint_of(public_of(private, "12345"))
+    assert simulator.registered() == {SID: {number: fingerprint}}
+    (row,) = json.loads((playbooks.folder / ODD / "reports/flows.json").read_text())["numbers"]
+    assert row["as_expected"] and row["phone_number"] == number
+    for arguments in (["--check"], []):
+        run = playbooks.run(plays, inventory, *arguments)
+        assert (run.rc, run.changed()) == (0, 0), run.output
+
+
+STRATEGIES: dict[str, Play] = {
+    "linear": {},
+    "free": {"strategy": "ansible.builtin.free"},
+    "host_pinned": {"strategy": "ansible.builtin.host_pinned"},
+    "serial": {"serial": 2},
+    "max_fail_percentage": {"max_fail_percentage": 60},
+    "any_errors_fatal": {"any_errors_fatal": True},  # the last: what follows is not run
+}
+
+
+@pytest.mark.slow
+def test_a_failing_pair_and_a_good_one_with_each_strategy(playbooks: Playbooks, simulator: Simulator) -> None:
+    """The first host's key is damaged, the others share a good pair: checked and made for each strategy, in one run each."""
+    inventory: dict[str, Any] = fleet(simulator, {})
+    groups = {name: [new_number() for dummy in range(3)] for name in STRATEGIES}
+    inventory["all"]["children"] = {}
+    for name, (bad, *good) in groups.items():
+        damaged = playbooks.inputs / f"{name}.pem"
+        damaged.write_text("junk")
+        hosts = {bad: {"flows_encryption_private_key_path": str(damaged)}, **{number: {} for number in good}}
+        of_group = {"flows_encryption_private_key_path": str(playbooks.folder / name / "private.pem")}
+        inventory["all"]["children"][name] = {"hosts": hosts, "vars": of_group}
+    plays = [{**play(**keywords)[0], "hosts": name} for name, keywords in STRATEGIES.items()]
+    runs = [playbooks.run(plays, inventory, *arguments) for arguments in (["--check"], [])]
+    for run in runs:
+        assert run.rc != 0
+        messages = run.by_host(REGISTER)
+        for bad, *good in groups.values():
+            assert "cannot be read" in messages[bad]["msg"] and messages[bad]["failed"]
+            assert all(messages[number]["changed"] and not messages[number]["failed"] for number in good)
+        # For each strategy two numbers and one key pair.
+        assert {name: sum(run.recap[number]["changed"] for number in groups[name]) for name in groups} == dict.fromkeys(groups, 3)
+    made = {name: fingerprint_of(public_of(playbooks.folder / name / "private.pem")) for name in groups}
+    assert simulator.registered() == {SID: {number: made[name] for name, (dummy, *good) in groups.items() for number in good}}
