@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from support.simulator.client import Simulator
 FILES = CHECKOUT / "roles/awx_setup/files"
 TYPE = yaml.safe_load((FILES / "credential_type.yml").read_text())
 REGISTER = "Register the public key of each number"
+ENVIRONMENT = dict(os.environ)  # before tests clear the settings that a package index may need
 
 
 def unanswered(survey: str) -> dict[str, str]:
@@ -129,7 +131,7 @@ def test_project_requires_what_the_collection_does() -> None:
 
 
 def _built(*command: str | Path) -> str:
-    done = subprocess.run([BIN / command[0], *command[1:]], cwd=PROJECT, capture_output=True, text=True, check=False)
+    done = subprocess.run([BIN / command[0], *command[1:]], cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -54,7 +54,7 @@ def test_rotation_in_four_runs(world: World) -> None:
     for args in (["--check", "--diff"], []):
         again = world.rotate(*args)
         assert again.rc == 0 and again.changed() == 0, again.output
-        assert "still kept" in again.text
+        assert "The previous key is kept until" in again.text
         assert (world.files(), world.simulator.count(), world.carried()) == (AFTER, requests, [new, new])
 
 
