@@ -40,6 +40,13 @@ options:
 """
 
 EXAMPLES = r"""
+- name: Plan the run
+  kaleyra.whatsapp.flows_encryption_plan:
+    all_hosts: true
+  register: flows_encryption_plan
+  run_once: true
+  no_log: true
+
 - name: Ensure the key pairs
   kaleyra.whatsapp.flows_encryption_key_pair:
     pair: "{{ flows_encryption_pair }}"

@@ -37,8 +37,16 @@ options:
 """
 
 EXAMPLES = r"""
+- name: Plan the run
+  kaleyra.whatsapp.flows_encryption_plan:
+    all_hosts: true
+  register: flows_encryption_plan
+  run_once: true
+  no_log: true
+
 - name: Register the public key of each number
   kaleyra.whatsapp.flows_encryption_register:
+    public_key: "{{ lookup('ansible.builtin.file', 'public.pem') }}"
   register: flows_encryption_registration
 """
 
