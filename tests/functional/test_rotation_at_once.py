@@ -46,7 +46,7 @@ def inventory_of(*worlds: World, **variables: Any) -> dict[str, Any]:
 
 def assert_nothing_lost(world: World) -> None:
     readable = {world.fingerprint(path) for path in (world.current, world.next, world.previous) if path.exists()}
-    served = {world.fingerprint(Path(path)) for path in world.endpoint.keys.read_text().split() if Path(path).exists()}
+    served = {world.fingerprint(Path(path)) for path in world.endpoint.keys.read_text().splitlines() if Path(path).exists()}
     assert set(world.carried()) <= readable & served
 
 

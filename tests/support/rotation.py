@@ -29,7 +29,8 @@ class World:
     def __init__(self, playbooks: Playbooks, simulator: Simulator, folder: Path, passphrase: str | None = None) -> None:
         self.playbooks, self.simulator, self.folder, self.passphrase = playbooks, simulator, folder, passphrase
         self.numbers = [new_number(), new_number()]
-        self.keys = folder / "keys"
+        # Whatever a path may contain, in every rotation.
+        self.keys = folder / "the \"kéys\" of one 'pair'"
         self.keys.mkdir(mode=0o700)
         self.current, self.next, self.previous = (self.keys / f"private{middle}.pem" for middle in ("", ".next", ".previous"))
         encrypted = ["-aes256", "-pass", f"pass:{passphrase}"] if passphrase else []
