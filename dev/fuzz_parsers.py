@@ -218,8 +218,8 @@ def answer(data: bytes) -> None:
     facts, success = API._read(came)
     assert success is is_success(status, body)
     assert facts.keys() == {"http_status", "code", "message"} and facts["http_status"] == status
-    told = [facts["code"], facts["message"], API._describe(came, facts), _api._remedy(came, facts)]
-    for text in told:
+    texts = [facts["code"], facts["message"], API._describe(came, facts), _api._remedy(came, facts)]
+    for text in texts:
         assert text is None or (isinstance(text, str) and text.isprintable() and len(text) < 1000)
         assert text is None or SECRET not in text
     if success:

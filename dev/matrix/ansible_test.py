@@ -21,7 +21,7 @@ import sys
 import time
 from pathlib import Path
 
-from dev.matrix.cores import BIN, CACHE, CORES, CoreError, alone, environment, target_environment
+from dev.matrix.cores import BIN, CACHE, CORES, CoreError, environment, locked, target_environment
 
 CHECKOUT = CACHE.parent
 OLDEST_TARGET = "3.9"
@@ -109,7 +109,7 @@ def _home(folder: Path, site_packages: Path) -> Path:
 
 def _run(name: str, step: str) -> Outcome:
     folder = CACHE / "ansible-test" / name / step
-    with alone(folder):
+    with locked(folder):
         return _run_in(folder, name, step)
 
 

@@ -84,7 +84,7 @@ def add_collection(name: str, bundle: str, destination: Path) -> None:
 def _collections_of(bundle: str) -> Path:
     """A folder with the few collections of that bundle that are used, fetched once."""
     made = CACHE / "bundles" / bundle
-    with alone(made):
+    with locked(made):
         if not made.exists():
             with tempfile.TemporaryDirectory(dir=made.parent) as folder:
                 # Whether it is for this Python does not matter, as it is not installed.
@@ -99,8 +99,8 @@ def _collections_of(bundle: str) -> Path:
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process is at work on the folder, and keep others waiting meanwhile."""
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of the folder, so that processes work on it one after the other."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.parent / f"{folder.name}.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -136,7 +136,7 @@ def _once(name: str, what: object, make: Callable[[Path], None]) -> Path:
     folder = CACHE / "cores" / name
     made_of = "\n".join([repr(what), *(path.read_text() for path in (Path(__file__), *REQUIREMENTS))])
     ready = folder / ".ready"
-    with alone(folder):
+    with locked(folder):
         if not ready.exists() or ready.read_text() != made_of:
             make(folder)
             ready.write_text(made_of)

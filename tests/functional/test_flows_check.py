@@ -78,7 +78,7 @@ def published(run: Run) -> dict[str, Any]:
 
 
 def test_check_all_is_well(registered: Numbers, simulator: Simulator) -> None:
-    """Nothing is changed or sent to the API; nothing secret is told; one host does it for all."""
+    """Nothing is changed or sent to the API; nothing secret is printed; one host does it for all."""
     requests, fingerprint = simulator.count(), registered.key.fingerprint
     before = {path: path.read_bytes() for path in registered.folder.rglob("*") if path.is_file() and path != registered.endpoint.keys}
     hosts: dict[str, dict[str, Any]] = {number: {} for number in registered.numbers}

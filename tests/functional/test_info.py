@@ -43,7 +43,7 @@ def test_both_modes_tell_the_same(playbooks: Playbooks, simulator: Simulator, ke
         (execution_mode, *args): playbooks.run_tasks([info(name, execution_mode, **options) for name, options in ways.items()], *args)
         for execution_mode, *args in (*((execution_mode,) for execution_mode in EXECUTION_MODES), ("worker", "--check"))
     }
-    told = []
+    found = []
     for (execution_mode, *dummy), run in runs.items():
         assert run.rc == 0, run.output
         assert run.changed() == 0
@@ -66,8 +66,8 @@ def test_both_modes_tell_the_same(playbooks: Playbooks, simulator: Simulator, ke
             assert {n["phone_number"]: n["as_expected"] for n in results[name]["numbers"]} == {n: n == mine for n in numbers}
         for name in ("elsewhere", "no folder"):
             assert results[name]["numbers"] == []
-        told.append(results)
-    assert told[0] == told[1] == told[2]
+        found.append(results)
+    assert found[0] == found[1] == found[2]
     assert simulator.count() == sent
     assert not (playbooks.folder / "nowhere").exists()
 

@@ -143,7 +143,7 @@ def test_cache_saves_requests_for_the_same_options(inventory: Inventory, simulat
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"meta_access_token": "wrong"}, "Meta's error 190"),
         ({"meta_waba_ids": ["1009"]}, "Meta's error 100"),
@@ -155,9 +155,9 @@ def test_cache_saves_requests_for_the_same_options(inventory: Inventory, simulat
     ],
 )
 @pytest.mark.slow
-def test_refusal_is_an_error(inventory: Inventory, changes: dict[str, Any], told: str) -> None:
+def test_refusal_is_an_error(inventory: Inventory, changes: dict[str, Any], message: str) -> None:
     done = inventory.run("-vvvv", **changes)
-    assert done.returncode != 0 and told in " ".join(done.stderr.split()), done.stderr
+    assert done.returncode != 0 and message in " ".join(done.stderr.split()), done.stderr
 
 
 def test_unreachable_api_is_an_error(inventory: Inventory) -> None:

@@ -55,7 +55,7 @@ def test_check_real_check_real(playbooks: Playbooks, simulator: Simulator, key: 
     absent = {"changed": True, "reason": "absent", "previous_fingerprint": None, "attempts": 0}
     answered = {**absent, "attempts": 1, "http_status": 200, "code": "WA-200", "message": "Request Processed Successfully"}
     up_to_date = {"changed": False, "reason": "up_to_date", "previous_fingerprint": key.fingerprint, "attempts": 0}
-    told = f"A phone number has no plus sign: {spelled} was read as {numbers[0]} (India, +91). "
+    warning = f"A phone number has no plus sign: {spelled} was read as {numbers[0]} (India, +91). "
 
     def expected(facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Results of both tasks, by what is said of each number."""
@@ -68,7 +68,7 @@ def test_check_real_check_real(playbooks: Playbooks, simulator: Simulator, key: 
                 "failed": False,
                 "fingerprint": key.fingerprint,
                 "attempts": len(order) * facts["attempts"],
-                "warnings": [f"{told}Write numbers with plus sign and country code, in quotes."],
+                "warnings": [f"{warning}Write numbers with plus sign and country code, in quotes."],
                 "numbers": [{"phone_number": each, "fingerprint": key.fingerprint, **facts} for each in order],
                 "diff": {name: {each: state(each, record) for each in changed} for name, record in (("before", before), ("after", "confirmed"))},
             },

@@ -29,7 +29,7 @@ def world(playbooks: Playbooks, simulator: Simulator, tmp_path: Path) -> Iterato
 
 
 def test_rotation_in_four_runs(world: World) -> None:
-    """Check, real, check, real: the first two tell of a rotation, the last two of nothing to do."""
+    """Check, real, check, real: the first two announce a rotation, the last two find nothing to do."""
     old, requests, files = world.fingerprint(world.current), world.simulator.count(), world.files()
     # From the folder that the run is started in, not that of the collection's playbook.
     world.variables["flows_encryption_private_key_path"] = os.path.relpath(world.current, world.playbooks.inputs)
@@ -211,15 +211,15 @@ def test_key_that_a_number_is_seen_to_carry_is_kept(world: World) -> None:
     world.simulator.configure(kaleyra_get="data")
     register_all(world.simulator.url, world.folder / "records", [elsewhere], third.public)
     world.simulator.hold({elsewhere: openssl("pkey", "-in", world.current, "-pubout")})
-    told: dict[str, Any] = {"flows_encryption_read_back": "kaleyra", "flows_encryption_keep_previous": "0s"}
+    options: dict[str, Any] = {"flows_encryption_read_back": "kaleyra", "flows_encryption_keep_previous": "0s"}
 
-    run = world.rotate(**told)
+    run = world.rotate(**options)
     assert run.rc == 0 and elsewhere in run.text, run.output
     assert old in {world.fingerprint(path) for path in (world.current, world.previous) if path.exists()}
     new = world.carried()[0]
     assert new != old and world.carried() == [new, new]
 
     world.simulator.hold({elsewhere: third.public})
-    run = world.rotate(**told)
+    run = world.rotate(**options)
     assert run.rc == 0 and world.files() == {"private.pem", "private.pub.pem"}, run.output
     assert world.fingerprint(world.current) == new
