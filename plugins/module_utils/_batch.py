@@ -48,12 +48,12 @@ def register(
     alone = params["phone_numbers"] is None
     given = [params["phone_number"]] if alone else params["phone_numbers"]
     outcomes = _start(registration, given)
-    if alone and (error := outcomes[next(iter(outcomes))].error):
+    if alone and (error := next(iter(outcomes.values())).error):
         raise error
     looked_up = _Work(registration, outcomes, check_mode).do(concurrency, rate_limiter, progress)
     warnings = missing_plus_warnings(given)
     if alone:
-        (outcome,) = outcomes.values()
+        outcome = next(iter(outcomes.values()))
         return {
             **outcome._replace(attempts=outcome.attempts + looked_up).as_result(),
             "warnings": [*warnings, *outcome.warnings],

@@ -160,7 +160,7 @@ def watched(folder: Path) -> Iterator[list[tuple[str, int]]]:
         with contextlib.suppress(BlockingIOError):
             while data := os.read(descriptor, 65536):
                 while data:
-                    _, mask, _, length = struct.unpack_from("iIII", data)
+                    dummy, mask, dummy, length = struct.unpack_from("iIII", data)
                     events.append((data[16 : 16 + length].rstrip(b"\0").decode(), mask))
                     data = data[16 + length :]
     finally:

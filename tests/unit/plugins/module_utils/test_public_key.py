@@ -29,7 +29,6 @@ KeyFile = Callable[[str], Path]
 Openssl = Callable[..., bytes]
 
 
-
 def _accept(text: str) -> PublicKey:
     key = parse_public_key(text)
     key.require_rsa_2048()

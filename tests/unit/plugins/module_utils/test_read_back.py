@@ -65,8 +65,8 @@ def read(account: Account, options: Callable[..., dict[str, Any]]) -> Read:
         source = make_read_back(options(**given), account, RateLimiter())
         assert source
         looked_up = source.prepare([number])
-        held, attempts = run_steps(source.read(number), RateLimiter())
-        return held, looked_up + attempts
+        result = run_steps(source.read(number), RateLimiter())
+        return result[0], looked_up + result[1]
 
     return read_one
 
