@@ -28,6 +28,7 @@ def test_list_ends_with_its_run(
     numbers, other = [f"+9198765{n:05}" for n in range(100)], KeyPair.make("RSA", "rsa_keygen_bits:2048")
     given: dict[str, Any] = {"business_public_key": key.public, "cache_path": str(tmp_path / "records"), "max_requests_per_second": 10}
     play = {"hosts": "localhost", "gather_facts": False, "tasks": [playbooks.task("register", phone_numbers=numbers, **given)]}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # children of nohup inherit that it is ignored
     run = playbooks.start([play], {"all": {"hosts": {"localhost": {"ansible_connection": "local"}}}})
     until = time.monotonic() + 120
     while simulator.count() < 5 and run.poll() is None and time.monotonic() < until:

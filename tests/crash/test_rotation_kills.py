@@ -43,7 +43,7 @@ def test_killed_rotation_ends_with_one_new_key(world: World, step: tuple[str, in
     world.rotate(kill_after=step)
 
     # Whatever the numbers carry now, an endpoint that is restarted now still decrypts.
-    served = {world.fingerprint(Path(path)) for path in world.endpoint.keys.read_text().split()}
+    served = {world.fingerprint(Path(path)) for path in world.endpoint.keys.read_text().splitlines()}
     assert set(world.carried()) <= served
     assert served >= {old}
     staged = world.fingerprint(world.next) if world.next.exists() else None
@@ -68,7 +68,7 @@ def test_killed_removal_is_completed(world: World) -> None:
     new = world.fingerprint(world.current)
     world.age(world.keys / "private.previous.pub.pem", 8 * DAY)
     world.rotate(kill_after=("Make the endpoint load the keys", 1))
-    assert world.endpoint.keys.read_text().split() == [str(world.current)]
+    assert world.endpoint.keys.read_text().splitlines() == [str(world.current)]
     run = world.rotate(flows_encryption_keep_previous="0")
     assert run.rc == 0 and world.files() == {"private.pem", "private.pub.pem"}, run.output
     assert world.fingerprint(world.current) == new and world.carried() == [new, new]
