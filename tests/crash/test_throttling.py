@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def test_a_list_uses_its_account_s_rate(limit: dict[str, Any], tmp_path: Path) -
             api.throttle({SID: limit, OTHER_SID: {"bucket": (10**6, 10**6), "retry_after": 0}})
             params = options(api.url, tmp_path / f"records{attempt}", None, Key.make().public, phone_numbers=NUMBERS, retries=3)
             at_rate = {**params, "sid": OTHER_SID, "max_requests_per_second": RATE}
-            children = [Child(lambda params=params: register(params)) for params in (params, at_rate)]
+            children = [Child(functools.partial(register, given)) for given in (params, at_rate)]
             assert not any("failed" in child.wait() for child in children)
             found, ideal = api.throttled(SID), api.throttled(OTHER_SID)
         assert found["accepted"] == ideal["accepted"] == len(NUMBERS)
