@@ -117,6 +117,7 @@ def test_refused_host_holds_back_its_own_pair(make_world: Callable[[str], World]
     assert_nothing_lost(two)
 
 
+@pytest.mark.slow
 def test_loop_over_two_pairs_of_one_host(make_world: Callable[[str], World], simulator: Simulator, tmp_path: Path) -> None:
     """What the first pair's run has found, and its failure, do not count for the second one."""
     worlds = one, two = make_world("one"), make_world("two")

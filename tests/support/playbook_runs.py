@@ -169,6 +169,9 @@ class Playbooks:
             f'exec {shlex.quote(str(programs))}/python "$@"\n',
         )
         self.interpreter.chmod(0o755)
+        # Makes all hosts by SSH unreachable, also on a machine without ssh.
+        self._ssh = self._input("ssh", "#!/bin/sh\nexit 255\n")
+        self._ssh.chmod(0o755)
         self._count = itertools.count(1)
 
     @property
@@ -223,6 +226,7 @@ class Playbooks:
             "ANSIBLE_REMOTE_TEMP": str(self.temporary / "remote"),
             "ANSIBLE_ASYNC_DIR": str(self.temporary / "async"),
             "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_SSH_EXECUTABLE": str(self._ssh),
             "ANSIBLE_CALLBACK_PLUGINS": str(FOLDER / "callback_plugins"),
             "ANSIBLE_CALLBACKS_ENABLED": "recorder",
             "RECORDER_FILE": str(self._recorder),
