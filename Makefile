@@ -141,8 +141,8 @@ changelog: $(READY)  ## Release the version in galaxy.yml: collect changelogs/fr
 	antsibull-changelog release
 
 .PHONY: bench
-bench: $(READY)  ## Measure the time of runs compared with set_fact, uri, ping and a bare pool of requests (ROUNDS=n, default 5)
-	python -m dev.benchmark --rounds $(or $(ROUNDS),5)
+bench: $(READY)  ## Measure the time of runs compared with set_fact, uri, ping and a bare pool of requests (ROUNDS=n, default 5; ARGS="--only role --hosts 1000")
+	python -m dev.benchmark --rounds $(or $(ROUNDS),5) $(ARGS)
 
 .PHONY: bench-growth
 bench-growth: $(READY)  ## Measure the time for each number in lists of 100 to 100,000 (some minutes)
