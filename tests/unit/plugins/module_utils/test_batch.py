@@ -59,7 +59,7 @@ FAULTS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("earlier", ["none", "another", "unconfirmed", "junk"])
+@pytest.mark.parametrize("earlier", ["none", *(pytest.param(earlier, marks=pytest.mark.slow) for earlier in ("another", "unconfirmed", "junk"))])
 def test_numbers_of_a_list_end_as_they_would_alone(
     earlier: str, params: Params, simulator: Simulator, public_pem: Named, tmp_path: Path
 ) -> None:
