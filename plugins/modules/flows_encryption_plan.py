@@ -65,7 +65,6 @@ shared:
   sample: true
 hosts:
   description: The plan for each host.
-
   returned: when something was planned
   type: dict
   sample: {}

@@ -53,7 +53,6 @@ EXAMPLES = r"""
 RETURN = r"""
 numbers:
   description: The result of each number. All return values are those of M(kaleyra.whatsapp.kaleyra_flows_encryption).
-
   returned: when numbers were tried
   type: list
   elements: dict

@@ -193,7 +193,6 @@ retires:
   type: bool
 msg:
   description: What was found or done. On failure, the cause and what to do.
-
   returned: always
   type: str
   sample: No rotation begins, as the current key is not old enough.
