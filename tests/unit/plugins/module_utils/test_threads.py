@@ -1,11 +1,14 @@
 # Copyright (c) kaleyra.whatsapp contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Items that are worked on in threads: each once, as many at once as asked for, and none further after an interruption."""
+
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -14,9 +17,19 @@ from ansible_collections.kaleyra.whatsapp.plugins.module_utils._steps import Pau
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._threads import for_each_in_threads
 
 
-def _steps(work: Callable[[Any], Any]) -> Callable[[Any], Steps[None]]:
-    """The work as one step."""
+class _Interrupted(BaseException):
+    """As Ansible's time limit for a task interrupts it, by a signal in the main thread."""
 
+
+def _interrupt(item: Any) -> None:
+    raise _Interrupted
+
+
+def _nothing(item: Any) -> None:
+    pass
+
+
+def _in_one_step(work: Callable[[Any], Any]) -> Callable[[Any], Steps[None]]:
     def steps(item: Any) -> Steps[None]:
         work(item)
         yield from ()
@@ -24,8 +37,15 @@ def _steps(work: Callable[[Any], Any]) -> Callable[[Any], Steps[None]]:
     return steps
 
 
-def _nothing(item: Any) -> None:
-    pass
+def _for_each(
+    items: Iterable[Any],
+    work: Callable[[Any], Steps[None]],
+    *,
+    threads: int = 2,
+    rate_limiter: RateLimiter | None = None,
+    on_progress: Callable[[Any], None] = _nothing,
+) -> None:
+    for_each_in_threads(items, work, threads=threads, rate_limiter=rate_limiter or RateLimiter(), on_progress=on_progress)
 
 
 def _threads() -> set[int]:
@@ -33,30 +53,32 @@ def _threads() -> set[int]:
 
 
 def _until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread is about to do; against a test that hangs, not a measure."""
+    """Wait for what another thread is about to do; the limit is for a test that hangs."""
     until = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.005)
 
 
-def test_each_item_is_done_once_and_told_in_the_caller() -> None:
+def test_each_item_is_done_once_and_reported_in_the_caller() -> None:
+    before, callers = _threads(), set()
     worked: list[int] = []
-    told: list[int | None] = []
-    callers = set()
+    reported: list[int | None] = []
 
     def on_progress(item: int | None) -> None:
         callers.add(threading.get_ident())
-        told.append(item)
+        reported.append(item)
 
-    for_each_in_threads(range(500), _steps(worked.append), threads=8, rate_limiter=RateLimiter(), on_progress=on_progress)
-    assert sorted(worked) == list(range(500))
-    assert sorted(item for item in told if item is not None) == list(range(500))
+    _for_each(range(500), _in_one_step(worked.append), threads=8, on_progress=on_progress)
+    assert sorted(worked) == sorted(item for item in reported if item is not None) == list(range(500))
     assert callers == {threading.get_ident()}
+    _until(lambda: _threads() <= before)  # the threads end with the work
+    _for_each([], _in_one_step(pytest.fail))
+    assert _threads() <= before
 
 
 @pytest.mark.parametrize(("items", "threads", "at_once"), [(20, 5, 5), (3, 8, 3), (4, 1, 1)])
-def test_as_many_are_worked_on_at_once_as_asked_for(items: int, threads: int, at_once: int) -> None:
+def test_as_many_items_at_once_as_asked_for(items: int, threads: int, at_once: int) -> None:
     lock, most, now = threading.Lock(), 0, 0
     full = threading.Event()
 
@@ -67,32 +89,15 @@ def test_as_many_are_worked_on_at_once_as_asked_for(items: int, threads: int, at
             most = max(most, now)
             if now == at_once:
                 full.set()
-        assert full.wait(30)  # nobody ends before all that can have begun
+        assert full.wait(30)  # none ends before all that can have begun
         with lock:
             now -= 1
 
-    for_each_in_threads(range(items), _steps(work), threads=threads, rate_limiter=RateLimiter(), on_progress=_nothing)
+    _for_each(range(items), _in_one_step(work), threads=threads)
     assert most == at_once
 
 
-def test_without_items_there_are_no_threads() -> None:
-    before = _threads()
-    for_each_in_threads([], _steps(pytest.fail), threads=8, rate_limiter=RateLimiter(), on_progress=_nothing)
-    assert _threads() == before
-
-
-def test_the_threads_end_with_the_work() -> None:
-    before = _threads()
-    for_each_in_threads(range(20), _steps(_nothing), threads=8, rate_limiter=RateLimiter(), on_progress=_nothing)
-    _until(lambda: _threads() <= before)
-
-
-class _Interrupted(BaseException):
-    pass
-
-
-def test_an_interruption_lets_nothing_further_start() -> None:
-    """As Ansible's time limit for a task interrupts it, by a signal in the main thread."""
+def test_interruption_lets_nothing_further_start() -> None:
     begun: list[int] = []
     go_on = threading.Event()
 
@@ -107,7 +112,7 @@ def test_an_interruption_lets_nothing_further_start() -> None:
 
     before = _threads()
     with pytest.raises(_Interrupted):
-        for_each_in_threads(range(100), _steps(work), threads=3, rate_limiter=RateLimiter(), on_progress=on_progress)
+        _for_each(range(100), _in_one_step(work), threads=3, on_progress=on_progress)
     go_on.set()
     _until(lambda: _threads() <= before)
     assert begun == [0, 1, 2, 3]
@@ -115,19 +120,15 @@ def test_an_interruption_lets_nothing_further_start() -> None:
 
 def test_waiting_item_does_not_start_after_interruption() -> None:
     begun: list[int] = []
-
-    def interrupt(item: int | None) -> None:
-        raise _Interrupted
-
     before = _threads()
     with pytest.raises(_Interrupted):
         # The first starts at once, the others a second later.
-        for_each_in_threads(range(4), _steps(begun.append), threads=4, rate_limiter=RateLimiter(1), on_progress=interrupt)
+        _for_each(range(4), _in_one_step(begun.append), threads=4, rate_limiter=RateLimiter(1), on_progress=_interrupt)
     _until(lambda: _threads() <= before)
     assert begun == [0]
 
 
-def test_who_pauses_when_it_is_interrupted_is_closed_and_does_not_go_on() -> None:
+def test_pausing_item_is_closed_by_an_interruption() -> None:
     tried: list[str] = []
     paused = threading.Event()
 
@@ -136,7 +137,7 @@ def test_who_pauses_when_it_is_interrupted_is_closed_and_does_not_go_on() -> Non
             try:
                 tried.append("first")
                 paused.set()
-                yield Pause(1)
+                yield Pause(0.2)
                 tried.append("second")
             finally:
                 tried.append("closed")
@@ -147,12 +148,12 @@ def test_who_pauses_when_it_is_interrupted_is_closed_and_does_not_go_on() -> Non
 
     before = _threads()
     with pytest.raises(_Interrupted):
-        for_each_in_threads([0, 1], work, threads=2, rate_limiter=RateLimiter(), on_progress=interrupt)
+        _for_each([0, 1], work, on_progress=interrupt)
     _until(lambda: _threads() <= before and "closed" in tried)
     assert tried == ["first", "closed"]
 
 
-def test_items_that_pause_hold_no_thread() -> None:
+def test_pausing_items_hold_no_thread() -> None:
     begun = 0
     all_begun = threading.Event()
 
@@ -164,11 +165,11 @@ def test_items_that_pause_hold_no_thread() -> None:
         while not all_begun.is_set():  # no number of pauses keeps an item from its turn
             yield Pause(0.01)
 
-    for_each_in_threads(range(50), work, threads=2, rate_limiter=RateLimiter(), on_progress=_nothing)
+    _for_each(range(50), work)
     assert begun == 50
 
 
-def test_each_step_that_sends_takes_a_turn_and_no_other_does() -> None:
+def test_only_a_step_that_sends_takes_a_turn() -> None:
     turns = []
 
     class Counting(RateLimiter):
@@ -180,19 +181,19 @@ def test_each_step_that_sends_takes_a_turn_and_no_other_does() -> None:
         yield Pause()
         yield Pause(sends=False)
 
-    for_each_in_threads(range(5), work, threads=2, rate_limiter=Counting(), on_progress=_nothing)
+    _for_each(range(5), work, rate_limiter=Counting())
     assert len(turns) == 10
 
 
-def test_an_error_that_nobody_foresaw_is_not_swallowed() -> None:
+def test_unexpected_error_is_raised() -> None:
     def work(item: int) -> None:
         raise ZeroDivisionError(item)
 
     with pytest.raises(ZeroDivisionError):
-        for_each_in_threads(range(3), _steps(work), threads=2, rate_limiter=RateLimiter(), on_progress=_nothing)
+        _for_each(range(3), _in_one_step(work))
 
 
-def test_while_nothing_ends_it_is_said_that_time_passes() -> None:
+def test_caller_is_notified_while_nothing_ends() -> None:
     go_on = threading.Event()
 
     def on_progress(item: int | None) -> None:
@@ -200,6 +201,6 @@ def test_while_nothing_ends_it_is_said_that_time_passes() -> None:
             go_on.set()
 
     def work(item: int) -> None:
-        assert go_on.wait(30), "nobody said so"
+        assert go_on.wait(30), "nobody was notified"
 
-    for_each_in_threads([1], _steps(work), threads=1, rate_limiter=RateLimiter(), on_progress=on_progress)
+    _for_each([1], _in_one_step(work), on_progress=on_progress)
