@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Registrations that read back what numbers carry, by the core."""
+"""Registrations that read back what numbers carry: the table of reasons, and what is sent and recorded."""
 
 from __future__ import annotations
 
@@ -11,9 +11,46 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._held_key import HeldKey
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._read_back_plan import plan_from_held
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registration import Plan
 from support.processes import Key
 from support.read_back import KALEYRA, META, REFUSED, ROWS, World
 from support.simulator.client import Simulator
+
+WANTED, OTHER, THIRD = (":".join([digits] * 32) for digits in ("a0", "b1", "c2"))
+# Held: the wanted key, the wanted one with a mismatch, another one, none.
+HELD = (HeldKey(WANTED, "valid"), HeldKey(WANTED, "mismatch"), HeldKey(OTHER, "valid"), HeldKey())
+
+
+@pytest.mark.parametrize(
+    ("record", "reasons"),
+    [
+        (Plan("absent"), ("up_to_date", "mismatch", "different", "absent")),
+        (Plan("up_to_date", WANTED), ("up_to_date", "mismatch", "drifted", "drifted")),
+        (Plan("expired", WANTED), ("expired", "mismatch", "drifted", "drifted")),
+        (Plan("forced", WANTED), ("forced", "mismatch", "drifted", "drifted")),
+        (Plan("different", THIRD), ("up_to_date", "mismatch", "different", "absent")),
+        (Plan("unconfirmed"), ("up_to_date", "mismatch", "different", "absent")),
+        (Plan("unreadable", None, "ignored"), ("up_to_date", "mismatch", "different", "absent")),
+    ],
+    ids=lambda value: getattr(value, "reason", ""),
+)
+def test_every_record_with_every_held_key(record: Plan, reasons: tuple[str, ...]) -> None:
+    force = record.reason == "forced"
+    rows = [*zip(HELD, reasons), (HeldKey(WANTED), reasons[0]), (HeldKey(OTHER, "mismatch"), reasons[2])]
+    for held, reason in rows:
+        plan = plan_from_held(record, held, WANTED, force=force)
+        assert (plan.reason, plan.previous_fingerprint, plan.changed) == (reason, held.fingerprint, reason != "up_to_date")
+        if reason == "drifted":
+            assert plan.warning and (OTHER if held.fingerprint else "no key") in plan.warning
+        else:
+            assert plan.warning is None
+    # Where it could not be read, the record counts.
+    plan = plan_from_held(record, HeldKey(unknown="HTTP 405."), WANTED, force=force)
+    assert plan._replace(warning=None) == record._replace(warning=None)
+    assert plan.warning and "HTTP 405." in plan.warning and (record.warning or "") in plan.warning
+    assert plan_from_held(record, HeldKey(WANTED), WANTED, force=True).reason == "forced"
 
 
 @pytest.fixture
@@ -28,7 +65,7 @@ def world(
 
 @pytest.mark.parametrize("source", [META, KALEYRA], ids=["meta", "kaleyra"])
 def test_every_row_of_the_table(source: dict[str, Any], world: World) -> None:
-    if source is KALEYRA:  # a key that is gone cannot be told apart from an answer of another kind
+    if source is KALEYRA:  # a key that is gone cannot be distinguished from an answer of another kind
         world.numbers = {number: row for number, row in world.numbers.items() if row.held != "none"}
     world.prepare()
     before = {path.name: path.read_bytes() for path in world.cache.iterdir()}
@@ -41,7 +78,7 @@ def test_every_row_of_the_table(source: dict[str, Any], world: World) -> None:
     assert world.simulator.methods()["POST"] - sent == sum(result["changed"] for result in done.values())
 
 
-def test_list_takes_one_look_up(world: World) -> None:
+def test_list_needs_one_look_up(world: World) -> None:
     world.prepare()
     count, numbers = world.simulator.count(), list(world.numbers)
     check = world.register(phone_numbers=numbers, check_mode=True, **META)
@@ -69,10 +106,14 @@ def test_required_and_unreadable_number_is_not_registered(world: World) -> None:
 
 
 def test_key_becomes_visible_late_or_never(world: World) -> None:
-    late, never = list(world.numbers)[:2]
+    first, second, never = list(world.numbers)[:3]
     world.simulator.configure(visible_after=1)
-    result = world.register(phone_number=late, timeout=20, **META)
-    assert result["verified"] is True and result["attempts"] > 4 and world.record(late)["state"] == "confirmed"
+    result = world.register(phone_numbers=[first, second], concurrency=1, timeout=20, **META)
+    for number in result["numbers"]:
+        assert number["verified"] is True and number["attempts"] > 3 and world.record(number["phone_number"])["state"] == "confirmed"
+    # While it waits for the first, its one thread registers the second.
+    sent = [(request["method"], request["phone_number"]) for request in world.simulator.requests()]
+    assert sent.index(("POST", second)) < len(sent) - sent[::-1].index(("GET", first))
     world.simulator.configure(visible_after=600)
     result = world.register(phone_number=never, timeout=1, **META)
     assert (result["failed"], result["outcome"], result["verified"], result["changed"]) == (True, "unknown", False, False)
