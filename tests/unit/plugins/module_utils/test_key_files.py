@@ -10,8 +10,6 @@ import functools
 import itertools
 import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,19 +56,22 @@ def _close_lock_files() -> Iterator[None]:
     _lock._descriptors.clear()
 
 
-@pytest.fixture(autouse=True)
-def _parse_each_key_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading an RSA key checks it, which takes a tenth of a second."""
-    monkeypatch.setattr(_key_files, "parse_private_key", parse_once)
-
-
-_parsed: dict[tuple[bytes, str | None], PrivateKey] = {}
+@functools.cache
+def _parse(content: bytes, passphrase: str | None) -> PrivateKey:
+    """Each key once: reading an RSA key checks it, which takes a tenth of a second."""
+    return parse_private_key(content, passphrase, "PATH")
 
 
 def parse_once(content: bytes, passphrase: str | None, path: str) -> PrivateKey:
-    if (content, passphrase) not in _parsed:
-        _parsed[content, passphrase] = parse_private_key(content, passphrase, path)
-    return _parsed[content, passphrase]
+    try:
+        return _parse(content, passphrase)
+    except KeyPairError:
+        return parse_private_key(content, passphrase, path)  # naming the path
+
+
+@pytest.fixture(autouse=True)
+def _parse_each_key_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_key_files, "parse_private_key", parse_once)
 
 
 class World:
@@ -219,7 +220,7 @@ def assert_done(world: World) -> None:
             assert path.stat().st_mode & 0o777 in (0o600, 0o644)
 
 
-def test_one_rotation(world: World) -> None:
+def test_rotation_ends_with_one_current_key(world: World) -> None:
     old = world.fingerprint(world.current)
     run = Run(world, **BEGIN).advance()
     assert not run.stopped
@@ -243,10 +244,8 @@ def test_two_rotations_at_every_pair_of_steps(
 ) -> None:
     """One run stops after some steps, the other one after some, the first one goes on to its end, then the other one."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no power is cut here
-    began = time.monotonic()
-    count = 0
     for first, second in itertools.product(range(Run.LENGTH + 1), repeat=2):
-        folder = tmp_path / str(count)
+        folder = tmp_path / f"{first}-{second}"
         folder.mkdir()
         world = World(folder, keys)
         one, other = (Run(world, **each) for each in options)
@@ -254,11 +253,9 @@ def test_two_rotations_at_every_pair_of_steps(
         other.advance(second)
         one.advance()
         other.advance()
-        count += 1
         # A run that was stopped, and what is left of the rotation, is put right by the next run.
         Run(world, **BEGIN).advance()
         assert_done(world)
-    print(f"{count} interleavings in {time.monotonic() - began:.1f} s")
 
 
 CALLS = ("link", "replace", "unlink", "utime", "open", "fsync", "fchmod", "fchown")
@@ -287,8 +284,7 @@ class DyingSystem:
 def test_killed_between_any_two_calls(
     tmp_path: Path, keys: list[bytes], monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], then: dict[str, Any]
 ) -> None:
-    survived = 0
-    while True:
+    for survived in itertools.count():
         folder = tmp_path / str(survived)
         folder.mkdir()
         world = World(folder, keys)
@@ -303,50 +299,36 @@ def test_killed_between_any_two_calls(
         began = world.names() & {"private.next.pem", "private.previous.pem"}
         run = Run(world, **then).advance()
         assert not run.stopped
-        if not began and then is LATER:
+        if not began and then in (LATER, REMOVE):
             assert run.plan["action"] == "nothing"
             for path in world.folder.glob("*.flows_encryption.new"):
                 path.unlink()
-        elif not began and then is REMOVE:
-            for path in world.folder.glob("*.flows_encryption.new"):
-                path.unlink()
         assert_done(world)
-        survived += 1
     assert survived > 20
     print(f"{survived} kills")
 
 
-def test_lock_held_by_another_process(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_of_another_run_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it excludes other processes is in test_lock.py."""
     run = Run(world, **BEGIN).advance(2)
     monkeypatch.setattr(_key_files, "_LOCK_TIMEOUT", 0.1)
-    holder = subprocess.Popen(
-        [
-            sys.executable, "-c",
-            "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print(flush=True); input()",
-            str(world.folder / ".private.pem.lock"),
-        ],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    with holder:
-        assert holder.stdout and holder.stdin
-        holder.stdout.readline()
-        names = world.names()
+    names = world.names()
+    with _lock.file_lock(str(world.folder / ".private.pem.lock"), timeout=0):
         with pytest.raises(KeyPairError, match="Another process has been changing the key pair"):
             run.stage()
         assert world.names() == names
-        holder.stdin.write(b"\n")
     run.advance()
     assert_done(world)
 
 
-def test_compare_names_what_differs(world: World) -> None:
+def test_changed_key_is_named_and_stops_the_run(world: World) -> None:
     one, other = Run(world, **BEGIN).advance(1), Run(world, **BEGIN).advance()
     with pytest.raises(KeyPairError, match=r"have changed since this run made its plan: the current key is .* and was .*Another run") as caught:
         one.stage()
     assert other.plan["target"][:11] in str(caught.value)
 
 
-def test_key_that_another_run_is_registering_is_not_removed(world: World) -> None:
+def test_key_being_registered_by_another_run_is_kept(world: World) -> None:
     slow = Run(world, **LATER).advance(5)
     fast = Run(world, **BEGIN_AND_REMOVE).advance()
     assert "another run began to register it" in fast.result["obstacles"][0]
@@ -358,7 +340,7 @@ def test_key_that_another_run_is_registering_is_not_removed(world: World) -> Non
     assert world.names() == {"private.pem", "private.pub.pem"}
 
 
-def test_run_that_was_killed_keeps_a_key_for_a_day(world: World) -> None:
+def test_killed_run_keeps_a_key_for_a_day(world: World) -> None:
     Run(world, **LATER).advance(5)
     Run(world, **BEGIN_AND_REMOVE).advance()
     assert "private.previous.pem" in world.names()
@@ -381,7 +363,7 @@ def test_check_mode_changes_nothing(world: World, step: str) -> None:
     assert result["changed"] is (step != "clean_up")
 
 
-def test_modes_and_owner_stay(world: World) -> None:
+def test_modes_stay(world: World) -> None:
     run = Run(world, **BEGIN).advance(2)
     run.new.chmod(0o640)
     run.advance()
@@ -390,7 +372,7 @@ def test_modes_and_owner_stay(world: World) -> None:
     assert (world.folder / "private.previous.pem").stat().st_mode & 0o777 == 0o600
 
 
-def test_promotion_time(world: World) -> None:
+def test_promotion_time_is_that_of_the_public_key(world: World) -> None:
     Run(world, **BEGIN).advance()
     keys = KeyFiles(str(world.current)).read()
     assert abs(keys.previous_since - time.time()) < 60 and abs(keys.current_since - time.time()) < 60
@@ -429,40 +411,34 @@ def test_runs_in_two_time_zones_agree(world: World, monkeypatch: pytest.MonkeyPa
         ("/k.d/clé.key", "/k.d/clé.next.key", "/k.d/clé.pub.pem"),
     ],
 )
-def test_paths(path: str, following: str, public: str) -> None:
+def test_paths_are_beside_the_private_key(path: str, following: str, public: str) -> None:
     files = KeyFiles(path)
     assert (files.next.private, files.current.public) == (following, public)
+    with pytest.raises(InvalidInput, match=f"public_key_path {following} is the path of another file"):
+        KeyFiles(path, following)
 
 
-def test_paths_collision_refused() -> None:
-    with pytest.raises(InvalidInput, match="public_key_path /k/private.next.pem is the path of another file"):
-        KeyFiles("/k/private.pem", "/k/private.next.pem")
-
-
-def test_unusable_current_key(world: World, keys: list[bytes]) -> None:
-    def error() -> str:
-        with pytest.raises(KeyPairError) as caught:
-            KeyFiles(str(world.current), passphrase=None).read()
-        assert str(world.current) in str(caught.value)
-        return str(caught.value)
-
-    world.current.write_bytes(b"")
-    assert "is empty" in error()
-    world.current.write_bytes(keys[0][:900])
-    assert "damaged or not a private key" in error()
-    world.current.write_bytes(pem_of(ec.generate_private_key(ec.SECP256R1()), b"open sesame"))
-    assert "protected by a passphrase" in error()
+@pytest.mark.parametrize(
+    ("put", "message"),
+    [
+        (lambda path: None, "There is no private key at private_key_path"),
+        (lambda path: path.write_bytes(b""), "is empty"),
+        (lambda path: path.write_bytes(pem_of(rsa.generate_private_key(65537, 2048))[:900]), "damaged or not a private key"),
+        (lambda path: path.write_bytes(pem_of(ec.generate_private_key(ec.SECP256R1()), b"open sesame")), "protected by a passphrase"),
+        (lambda path: path.mkdir(), "is not a file"),
+        (lambda path: path.symlink_to("elsewhere.pem"), "symbolic link"),
+    ],
+)
+def test_unusable_current_key_is_named(world: World, put: Callable[[Path], object], message: str) -> None:
     world.current.unlink()
-    assert "There is no private key at private_key_path" in error()
-    world.current.mkdir()
-    assert "is not a file" in error()
-    world.current.rmdir()
-    world.current.symlink_to(world.folder / "elsewhere.pem")
-    assert "symbolic link" in error()
+    put(world.current)
+    with pytest.raises(KeyPairError, match=message) as caught:
+        KeyFiles(str(world.current), passphrase=None).read()
+    assert str(world.current) in str(caught.value)
 
 
 @pytest.mark.parametrize("form", ["PKCS8", "TraditionalOpenSSL"])
-def test_passphrases(world: World, form: str) -> None:
+def test_passphrase_must_be_right_where_needed(world: World, form: str) -> None:
     key = serialization.load_pem_private_key(world.current.read_bytes(), None)
     plain = world.fingerprint(world.current)
     world.current.write_bytes(pem_of(key, b"open sesame", form))
@@ -473,7 +449,7 @@ def test_passphrases(world: World, form: str) -> None:
     assert KeyFiles(str(world.current), passphrase="not needed").read().current == plain
 
 
-def test_new_key_must_be_one_that_the_api_takes(world: World, keys: list[bytes]) -> None:
+def test_unusable_new_key_is_refused(world: World, keys: list[bytes]) -> None:
     run = Run(world, **BEGIN).advance(1)
     names = world.names()
     with pytest.raises(KeyPairError, match="There is no new private key"):
@@ -489,7 +465,7 @@ def test_new_key_must_be_one_that_the_api_takes(world: World, keys: list[bytes])
         assert world.names() == names | {run.new.name}
 
 
-def test_without_hard_links(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_without_hard_links_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise PermissionError(1, "Operation not permitted")
 
@@ -501,7 +477,7 @@ def test_without_hard_links(world: World, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("middle", [".next", ""])
-def test_promote_refuses_a_key_that_was_not_registered(world: World, middle: str) -> None:
+def test_promote_refuses_another_key_than_registered(world: World, middle: str) -> None:
     run = Run(world, **BEGIN).advance(7)
     path = world.folder / f"private{middle}.pem"
     path.unlink()

@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""Locks by bytes of one file, between threads and between processes."""
+
 from __future__ import annotations
 
 import contextlib
@@ -31,14 +33,18 @@ def path(tmp_path: Path) -> str:
     return str(tmp_path / ".lock")
 
 
-def _for_another_process(run: Callable[..., str], path: str, *offsets: int) -> list[str]:
-    return run(_TRY, path, *map(str, offsets)).split()
+def _in_threads(work: Callable[[int], None], count: int) -> None:
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def test_one_thread_at_a_time_holds_it(path: str) -> None:
     inside, most, turns = 0, 0, 0
 
-    def work() -> None:
+    def work(number: int) -> None:
         nonlocal inside, most, turns
         for dummy in range(20):
             with file_lock(path, timeout=60, offset=7):
@@ -47,49 +53,8 @@ def test_one_thread_at_a_time_holds_it(path: str) -> None:
                 time.sleep(0.0005)
                 inside, turns = inside - 1, turns + 1
 
-    threads = [threading.Thread(target=work) for dummy in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    _in_threads(work, 4)
     assert (most, turns) == (1, 80)
-
-
-def test_releasing_one_keeps_the_others(path: str, run: Callable[..., str]) -> None:
-    """Closing any descriptor of the file would release them all, as the locks belong to the process."""
-    with contextlib.ExitStack() as others:
-        others.enter_context(file_lock(path, timeout=0, offset=1))
-        with file_lock(path, timeout=0, offset=2):
-            others.enter_context(file_lock(path, timeout=0, offset=3))
-        with pytest.raises(LockTimeout), file_lock(path, timeout=0, offset=1):
-            pytest.fail("held twice")
-        assert _for_another_process(run, path, 1, 2, 3) == ["held", "free", "held"]
-    assert _for_another_process(run, path, 1, 2, 3) == ["free", "free", "free"]
-
-
-@pytest.mark.parametrize("spell", [lambda path: path.replace("/.lock", "/../" + path.split("/")[-2] + "/.lock"), lambda path: "/" + path])
-def test_another_spelling_is_the_same_file(spell: Callable[[str], str], path: str, run: Callable[..., str]) -> None:
-    with file_lock(path, timeout=0, offset=1):
-        with file_lock(spell(path), timeout=0, offset=2), pytest.raises(LockTimeout), file_lock(spell(path), timeout=0, offset=1):
-            pytest.fail("held twice")
-        assert _for_another_process(run, path, 1) == ["held"]
-
-
-def test_a_file_made_anew_is_another_one(path: str) -> None:
-    with file_lock(path, timeout=0):
-        os.unlink(path)
-        with file_lock(path, timeout=0):
-            pass
-
-
-def test_a_file_stays_open_once(path: str) -> None:
-    with file_lock(path, timeout=0):
-        pass
-    before = len(os.listdir("/dev/fd"))
-    for offset in range(50):
-        with file_lock(path, timeout=0, offset=offset):
-            pass
-    assert len(os.listdir("/dev/fd")) == before
 
 
 def test_offsets_do_not_wait_for_each_other(path: str) -> None:
@@ -103,9 +68,36 @@ def test_offsets_do_not_wait_for_each_other(path: str) -> None:
         except (LockTimeout, threading.BrokenBarrierError) as exc:
             broken.append(exc)
 
-    threads = [threading.Thread(target=work, args=(offset,)) for offset in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    _in_threads(work, 8)
     assert not broken
+
+
+def test_releasing_one_keeps_the_others(path: str, run: Callable[..., str]) -> None:
+    """Closing any descriptor of the file, under whatever name, would release them all, as the locks belong to the process."""
+    folder = os.path.basename(os.path.dirname(path))
+    with contextlib.ExitStack() as others:
+        others.enter_context(file_lock(path, timeout=0, offset=1))
+        with file_lock(path, timeout=0, offset=2):
+            others.enter_context(file_lock(path, timeout=0, offset=3))
+        for spelling in (path, f"/{path}", path.replace("/.lock", f"/../{folder}/.lock")):
+            with file_lock(spelling, timeout=0, offset=2), pytest.raises(LockTimeout), file_lock(spelling, timeout=0, offset=1):
+                pytest.fail("held twice")
+        assert run(_TRY, path, "1", "2", "3").split() == ["held", "free", "held"]
+    assert run(_TRY, path, "1", "2", "3").split() == ["free", "free", "free"]
+
+
+def test_new_file_is_another_one(path: str) -> None:
+    with file_lock(path, timeout=0):
+        os.unlink(path)
+        with file_lock(path, timeout=0):
+            pass
+
+
+def test_file_is_opened_once(path: str) -> None:
+    with file_lock(path, timeout=0):
+        pass
+    before = len(os.listdir("/dev/fd"))
+    for offset in range(50):
+        with file_lock(path, timeout=0, offset=offset):
+            pass
+    assert len(os.listdir("/dev/fd")) == before

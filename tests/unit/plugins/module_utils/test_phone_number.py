@@ -27,15 +27,13 @@ def test_number_is_normalised(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        pytest.param("+2901234", "+2901234", id="shortest-7-digits"),
-        pytest.param("123456789012345", "+123456789012345", id="longest-15-digits"),
-        pytest.param("+39 06 1234567", "+39061234567", id="italian-zero-belongs-to-the-number"),
-        pytest.param("+1 (415) 555-0120", "+14155550120", id="zero-at-the-end"),
-        pytest.param("+1 415.555.0", "+14155550", id="dot-before-a-last-zero-among-other-dots"),
-        pytest.param("919876543210.0", "+919876543210", id="float-of-yaml"),
+        *(("+2901234", "+2901234"), ("123456789012345", "+123456789012345")),  # the shortest and the longest
+        ("+39 06 1234567", "+39061234567"),  # the Italian zero belongs to the number
+        *(("+1 (415) 555-0120", "+14155550120"), ("+1 415.555.0", "+14155550")),
+        ("919876543210.0", "+919876543210"),  # a float of YAML
     ],
 )
-def test_unusual_number_is_taken(text: str, expected: str) -> None:
+def test_unusual_number_is_accepted(text: str, expected: str) -> None:
     assert normalise_phone_number(text) == expected
 
 
@@ -49,18 +47,13 @@ def test_unusual_number_is_taken(text: str, expected: str) -> None:
         *("++919876543210", "91+9876543210", "919876543210+", "+919876543210,+14155550123", "+٩١٩٨٧٦٥٤٣٢١٠", "+91９８７６５４３２１０"),
         *("+9198765432¹⁰", "＋919876543210", "%2B919876543210", "+91%2e9876543210", "+919876543210/../x", "+919876543210?a=1"),
         *("+919876543210\r\nX-Evil: 1", "+1415555\n2901234", "+91987\x0065432", "+91\u200b9876543210", "None", "['+919876543210']"),
+        "x\n" * 10_000,
     ],
 )
-def test_no_number_is_refused(text: str) -> None:
-    with pytest.raises(InvalidInput, match=r"^phone_number .* is not a number in E\.164\. .*'\+919876543210'"):
+def test_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match=r"^phone_number .* is not a number in E\.164\. .*'\+919876543210'") as caught:
         normalise_phone_number(text)
-
-
-def test_message_repeats_a_long_text_in_part() -> None:
-    with pytest.raises(InvalidInput) as caught:
-        normalise_phone_number("x\n" * 10_000)
-    assert len(str(caught.value)) < 400
-    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400 and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
