@@ -88,8 +88,6 @@ def edit_record() -> Callable[..., None]:
     return edit
 
 
-# --- keys -------------------------------------------------------------------------------------------------------------
-
 # The long one of three primes, which are found much sooner; the public key does not show it.
 _GENPKEY: dict[str, list[str]] = {
     "rsa-2048": ["RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
@@ -131,8 +129,6 @@ def fingerprint(public_pem: Callable[[str], str]) -> Callable[[str], str]:
     """The fingerprint of that key, as OpenSSL's commands give it."""
     return functools.cache(lambda kind: fingerprint_of(public_pem(kind)))
 
-
-# --- other processes --------------------------------------------------------------------------------------------------
 
 Start = Callable[..., "subprocess.Popen[str]"]
 

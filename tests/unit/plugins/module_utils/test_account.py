@@ -151,9 +151,6 @@ def test_printable_api_key_is_accepted_and_not_shown() -> None:
     assert api_key[-20:] not in f"{account} {account!r}"
 
 
-# --- other URLs -------------------------------------------------------------------------------------------------------
-
-
 def _split(url: str) -> tuple[str, int | None, str, str]:
     parts, host, port = split_url("url", url, example="https://example.com/flows", unencrypted="is none that WhatsApp sends to")
     return host, port, parts.path, parts.query

@@ -61,9 +61,6 @@ def _raw(text: str) -> Fault:
 RESET, CLOSE, APPLIED_AND_RESET = {"do": "reset"}, {"do": "close"}, {"do": "reset", "apply": True}
 
 
-# --- success ----------------------------------------------------------------------------------------------------------
-
-
 def test_success_returns_its_facts(call: Call, simulator: Simulator, fingerprint: Callable[[str], str]) -> None:
     assert call() == {"attempts": 1, "http_status": 200, "code": "WA-200", "message": "Request Processed Successfully"}
     assert simulator.registered() == {SID: {NUMBER: fingerprint("rsa-2048")}}
@@ -114,8 +111,6 @@ def test_unconfirmed_answer_is_unknown(answer: Fault, call: Call, simulator: Sim
     assert message.endswith("It may or may not have been applied. Run it again, which is harmless.")
     assert simulator.count() == 1
 
-
-# --- refusals ---------------------------------------------------------------------------------------------------------
 
 _UNAVAILABLE = "API is not available for given customer.Please contact support for more info"
 
@@ -174,9 +169,6 @@ def test_code_counts_if_it_is_text(body: dict[str, Any], call: Call) -> None:
     code = body["code"] if isinstance(body["code"], str) else None
     assert (caught.value.details["code"], caught.value.details["message"]) == (code, None)
     assert ("its WABA is onboarded" in str(caught.value)) is (code is not None)
-
-
-# --- attempts ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -241,9 +233,6 @@ def test_all_attempts_and_pauses_have_a_longest_time() -> None:
     assert FlowsEncryptionApi(account, 5, 0).longest() == 5
 
 
-# --- pauses -----------------------------------------------------------------------------------------------------------
-
-
 def test_server_asks_for_the_pause_or_it_grows(call: Call, pauses: list[float]) -> None:
     call(_answer(503, "", Retry_After="3"), retries=1)
     assert pauses == [3]
@@ -280,9 +269,6 @@ def test_retry_after_can_be_a_date(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_800_000_000.0
     monkeypatch.setattr(time, "time", lambda: now)
     assert pause_before_retry(1, Answer(429, b"", email.utils.formatdate(now + 10, usegmt=True)), 20) == 10
-
-
-# --- what is shown ----------------------------------------------------------------------------------------------------
 
 
 def _assert_no_secret_in(text: str) -> None:

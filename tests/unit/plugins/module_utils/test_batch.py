@@ -55,8 +55,6 @@ def _at_once(params: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return results
 
 
-# --- each number as if it was alone -----------------------------------------------------------------------------------
-
 _FAULTS: dict[str, list[dict[str, Any]]] = {
     "none": [],
     "refused": [{"do": "answer", "status": 401, "body": {"code": "RBC001", "message": "Incorrect SID or API key."}}],
@@ -143,9 +141,6 @@ def test_lists_that_wait_for_each_other_both_end(params: Params, simulator: Simu
     assert simulator.count() == 4
 
 
-# --- messages ---------------------------------------------------------------------------------------------------------
-
-
 def test_warning_that_many_share_is_given_once(params: Params) -> None:
     options = params(phone_numbers=NUMBERS)
     _real(options)
@@ -202,9 +197,6 @@ def test_progress_counts_what_is_done_and_failed(params: Params, simulator: Simu
         _failed(params(phone_numbers=NUMBERS, concurrency=1), progress=said.append)
     assert said == [f"{done} of 40 numbers done, 1 failed" for done in range(1, 41)]
     _real(params(phone_numbers=NUMBERS), progress=pytest.fail)
-
-
-# --- bounds -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -93,9 +93,6 @@ def misbehave(private_key: Named) -> Iterator[Misbehave]:
         yield lambda behave=healthy, **options: stack.enter_context(MisbehavingEndpoint(private, behave, **options))
 
 
-# --- what is sent -----------------------------------------------------------------------------------------------------
-
-
 def _decrypt(asked: Asked, private_key: Path) -> tuple[bytes, bytes, bytes]:
     """AES key, IV and content as Meta's description has it, by cryptography alone."""
     fields = {name: base64.b64decode(value, validate=True) for name, value in json.loads(asked.body).items()}
@@ -161,9 +158,6 @@ def test_slow_answer_is_a_warning_slow_import_is_not(verify: Verify, misbehave: 
     # Without the app secret, nothing is signed.
     assert result["wrong_signature"] is None and len(endpoint.requests) == 2
     assert all("X-Hub-Signature-256" not in asked.headers for asked in endpoint.requests)
-
-
-# --- each cause, with its remedy --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -339,9 +333,6 @@ def test_counter_check_not_refused_is_a_warning(reply: Reply | None, status: int
     assert said in foreign and "foreign key" in foreign and "421" in foreign and "rotating the key would lose messages" in foreign
     assert said in signature and "wrong signature" in signature and "X-Hub-Signature-256" in signature and "432" in signature
     assert foreign.isprintable() and signature.isprintable()
-
-
-# --- what cannot be sent ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,6 @@ def _labelled(der: bytes) -> str:
     return f"-----BEGIN PUBLIC KEY-----\n{base64.encodebytes(der).decode()}-----END PUBLIC KEY-----\n"
 
 
-# --- what is accepted -------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "damage",
     [
@@ -99,9 +96,6 @@ def test_damage_by_forms_and_shells_is_repaired(damage: Callable[[str], str], pu
     for key in (_accept(damage(pem)), read_public_key(str(path))):
         assert key.pem == pem.rstrip("\n")
         assert key.fingerprint == fingerprint("rsa-2048")
-
-
-# --- other keys -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -164,8 +158,6 @@ def test_weak_key_is_refused(modulus: int, exponent: int, found: str) -> None:
         pem = rsa.RSAPublicNumbers(exponent, modulus).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
         assert weakness in _refusal(pem)
 
-
-# --- what is not a public key -----------------------------------------------------------------------------------------
 
 Make = Callable[[Path, str], str]
 """Text that people use instead of the public key, from the path of the private key and the public key."""
@@ -346,9 +338,6 @@ def test_long_or_hard_text_is_refused_soon(text: str, tmp_path: Path) -> None:
     assert time.monotonic() - began < 10
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
 def test_der_file_has_a_command_that_converts_it(tmp_path: Path, public_pem: Named, fingerprint: Named) -> None:
     file = tmp_path / "public.der"
     file.write_bytes(openssl_bytes("pkey", "-pubin", "-outform", "DER", stdin=public_pem("rsa-2048").encode()))
@@ -380,8 +369,6 @@ def test_unreadable_file_is_named_with_the_cause(path: str, cause: str, tmp_path
     with pytest.raises(InvalidInput, match=f"business_public_key_path .*{cause}"):
         read_public_key(path.format(tmp_path))
 
-
-# --- fingerprints -----------------------------------------------------------------------------------------------------
 
 _FINGERPRINT = ":".join(f"{number:02x}" for number in range(160, 192))
 _DIGITS = _FINGERPRINT.replace(":", "")

@@ -142,9 +142,6 @@ def test_rate_limiter_is_notified_of_throttling(status: int, headers: dict[str, 
     assert limiter.throttled_for == expected
 
 
-# --- looking up the IDs of numbers ------------------------------------------------------------------------------------
-
-
 def test_ids_are_looked_up_once_for_a_list(account: Account, options: Options, simulator: Simulator, public_pem: Named) -> None:
     numbers = [f"+91987650{n:04}" for n in range(30)]
     simulator.configure(wabas={WABA: waba_numbers(numbers[:25]), OTHER_WABA: waba_numbers(numbers[25:], first_id=3_000_001)}, page_size=10)

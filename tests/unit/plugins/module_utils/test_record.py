@@ -147,9 +147,6 @@ def test_record_is_corrected_to_what_was_read(before: str, seen: str | None, rec
     assert record.is_correct(seen) and _state(record) == (seen and (seen, True))
 
 
-# --- what is not a record ---------------------------------------------------------------------------------------------
-
-
 def _make_pipe(path: Path, record: bytes) -> None:
     path.unlink()
     os.mkfifo(path)
@@ -222,9 +219,6 @@ def test_record_without_its_checksum_is_invalid(old: str, new: str, record: Reco
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(InvalidRecord, match="its content"):
         record.read()
-
-
-# --- how a registration can end ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("error", [Rejected("no"), InvalidInput("no"), MissingLibrary("no")], ids=_type_name)
@@ -300,9 +294,6 @@ def test_record_of_format_1_is_read(state: str, checksum: str, possible: tuple[s
     assert _possible(record) == (possible and (OTHER_KEY, KEY))
 
 
-# --- folders and locks ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("make", "cause"),
     [
@@ -360,9 +351,6 @@ def test_only_who_registers_the_same_number_waits(record: RecordFile, folder: Pa
     process.wait()
     with record.exclusive(0):
         pass
-
-
-# --- age --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

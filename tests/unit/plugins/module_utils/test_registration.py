@@ -58,9 +58,6 @@ def _files(folder: Path) -> dict[str, bytes | None]:
     return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
-# --- what is to be done -----------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def bring_about(params: Params, simulator: Simulator, public_pem: Named, edit_record: Callable[..., None]) -> Callable[[str], None]:
     """Leave a record in some state, by real runs as far as they can."""
@@ -204,9 +201,6 @@ def test_environment_gives_a_missing_pod_or_api_url(
         assert registration.account.api == api
 
 
-# --- failures ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
@@ -344,8 +338,6 @@ def test_known_fingerprint_leaves_the_disk_alone(params: Params, simulator: Simu
     for outcome in ("unknown", "rejected"):
         assert _failed(params(cache_path="/dev/null", known_fingerprint=fingerprint(K2)))["outcome"] == outcome
 
-
-# --- what it needs, in a process of its own ---------------------------------------------------------------------------
 
 _WITHOUT_ANSIBLE = """
 import json, sys

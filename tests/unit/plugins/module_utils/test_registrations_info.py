@@ -67,9 +67,6 @@ def _states(result: dict[str, Any]) -> dict[str, str]:
     return {each["phone_number"]: each["state"] for each in result["numbers"]}
 
 
-# --- what it returns --------------------------------------------------------------------------------------------------
-
-
 def test_confirmed_record_is_returned_in_full(folder: Path, ask: Ask) -> None:
     before = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
     _confirm(folder, NUMBERS[0])
@@ -165,9 +162,6 @@ def test_key_can_be_given_for_its_fingerprint(
     for result in (ask(business_public_key=path.read_text()), ask(business_public_key_path=str(path))):
         assert result["fingerprint"] == fingerprint("rsa-2048")
         assert result["summary"]["different"] == [NUMBERS[1]]
-
-
-# --- which numbers ----------------------------------------------------------------------------------------------------
 
 
 def test_filters_by_api_account_and_number(folder: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,9 +261,6 @@ def test_many_records_take_little_more_than_reading(folder: Path, ask: Ask) -> N
     # Less than twice as long was seen; a linear search for each number, or a library's import, would be far beyond this.
     assert min(mine / least for mine, least in pairs) < 5, pairs
     assert ask()["summary"]["by_state"]["confirmed"] == 5_000
-
-
-# --- what is read back ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -61,15 +61,12 @@ def test_plan_hosts_that_differ_reads_each() -> None:
     assert [each["key"] for each in made["endpoints"]] == [0, 1]
 
 
-def test_plan_variables_of_the_play_count_for_all_hosts() -> None:
-    made = planned(host(NUMBER), host(ANOTHER, cache_path="/own"), private_key_path="/play.pem", cache_path="/play")
-    assert current_paths(made) == ["/play.pub.pem"]
-    assert [folder["cache_path"] for folder in made["records"]] == ["/play"]
-
-
-def test_plan_variables_of_one_host_count_for_it_alone() -> None:
-    made = planned(host(NUMBER, cache_path="/own", private_key_path="/own.pem"), host(ANOTHER))
-    assert [folder["cache_path"] for folder in made["records"]] == ["/own", ""]
+def test_plan_variables_of_the_play_replace_those_of_hosts() -> None:
+    own = host(NUMBER, cache_path="/own", private_key_path="/own.pem")
+    made = planned(own, host(ANOTHER), private_key_path="/play.pem", cache_path="/play")
+    assert current_paths(made) == ["/play.pub.pem"] and [folder["cache_path"] for folder in made["records"]] == ["/play"]
+    made = planned(own, host(ANOTHER))
+    assert current_paths(made) == ["/own.pub.pem"] and [folder["cache_path"] for folder in made["records"]] == ["/own", ""]
     assert made["records"][1]["phone_numbers"] == {ANOTHER: None}
 
 
@@ -79,7 +76,7 @@ def test_plan_relative_paths_start_from_the_folder_of_the_play_on_localhost_alon
     assert current_paths(made) == ["/play/keys/a.pub.pem", "keys/a.pub.pem"]
 
 
-def test_plan_key_given_as_text_has_the_previous_one_as_text() -> None:
+def test_plan_key_as_text_has_the_previous_one_as_text() -> None:
     made = planned(host(NUMBER, public_key="PEM", previous_public_key="OLD", private_key_path="/a.pem"))
     assert [(key["text"], key["path"]) for key in made["public_keys"][1:]] == [("OLD", "")]
 
@@ -88,12 +85,6 @@ def test_plan_without_numbers_is_on_all_records() -> None:
     made = planned(host("localhost", private_key_path="/a.pem"), environment={"KALEYRA_SID": "HX1", "KALEYRA_POD": "in"})
     (folder,) = made["records"]
     assert (folder["phone_numbers"], folder["key"], folder["sid"], folder["pod"]) == ({}, 0, "HX1", "in")
-
-
-def test_plan_number_that_is_none_is_a_problem_of_its_host() -> None:
-    made = planned(host(NUMBER), host("shop", phone_numbers=["+39 nonsense"]))
-    assert len(made["problems"]) == 1 and made["problems"][0].startswith("shop: ")
-    assert judge(made, [], [{"numbers": []}], [])["ok"] is False
 
 
 @pytest.mark.parametrize("given", [NUMBER, 919876543210, [NUMBER], [919876543210], f"\r\n{NUMBER},", None, ""])
@@ -171,25 +162,28 @@ def test_judge_a_number(number: dict[str, Any], expected: str | None, state: str
     assert [line.startswith(f"{NUMBER}: ") for line in result["stats"]["problems"]] == [True] * (state != "ok")
 
 
-def test_judge_what_cannot_be_read_is_a_problem() -> None:
-    result = judge(ONE, [KEY], [{"msg": "Failed to connect.", "unreachable": True}], [])
-    assert not result["ok"] and result["stats"]["by_state"] == {"unknown": 1}
-    assert result["stats"]["problems"] == ["The records on localhost cannot be read (Failed to connect)."]
+NOTHING: dict[str, Any] = {**ONE, "records": [{"api_host": "localhost", "phone_numbers": {}, "key": None}]}
+WITHOUT_KEY = {"fingerprint": None, "text": "", "problem": "/a.pub.pem: not found."}
+REQUIRED = {"msg": "The key could not be read.", "numbers": [held(recorded(), None, cause="HTTP 401.")]}
 
 
-def test_judge_required_read_back_that_failed_is_a_problem() -> None:
-    result = judge(ONE, [KEY], [{"msg": "The key could not be read.", "numbers": [held(recorded(), None, cause="HTTP 401.")]}], [])
-    assert result["stats"]["problems"] == ["The key could not be read."] and result["stats"]["by_state"] == {"ok": 1}
-
-
-def test_judge_number_whose_key_cannot_be_read_is_unknown() -> None:
-    result = judge(ONE, [{"fingerprint": None, "text": "", "problem": "/a.pub.pem: not found."}], [{"numbers": [recorded()]}], [])
-    assert result["stats"]["by_state"] == {"unknown": 1} and result["stats"]["problems"] == ["/a.pub.pem: not found."]
-
-
-def test_judge_nothing_to_check_is_a_problem() -> None:
-    nothing = {**ONE, "records": [{"api_host": "localhost", "phone_numbers": {}, "key": None}]}
-    assert judge(nothing, [KEY], [{"numbers": []}], [])["ok"] is False
+@pytest.mark.parametrize(
+    ("made", "key", "info", "state", "problem"),
+    [
+        (ONE, KEY, {"msg": "Failed to connect.", "unreachable": True}, "unknown", "The records on localhost cannot be read (Failed to connect)."),
+        (ONE, KEY, REQUIRED, "ok", "The key could not be read."),
+        (ONE, WITHOUT_KEY, {"numbers": [recorded()]}, "unknown", "/a.pub.pem: not found."),
+        (NOTHING, KEY, {"numbers": []}, None, "Nothing to check"),
+        (planned(host("shop", phone_numbers=["+39 nonsense"])), KEY, {"numbers": []}, None, "shop: "),
+    ],
+)
+def test_judge_what_cannot_be_read_is_a_problem(
+    made: dict[str, Any], key: dict[str, Any], info: dict[str, Any], state: str | None, problem: str
+) -> None:
+    result = judge(made, [key], [info], [])
+    assert not result["ok"] and result["stats"]["by_state"] == ({state: 1} if state else {})
+    (found,) = result["stats"]["problems"]
+    assert found.startswith(problem)
 
 
 def test_judge_names_some_problems_and_counts_all() -> None:

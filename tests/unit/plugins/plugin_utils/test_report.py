@@ -81,25 +81,19 @@ def test_what_was_read_back_stands_beside_the_record() -> None:
     assert "held_fingerprint" not in as_csv(info(number())) and "drifted" not in as_json(info(number()), "Title", [])
 
 
-# --- what the hosts of a play say -------------------------------------------------------------------------------------
-
 OWN = {"inventory_hostname": "+919876543210"}
 
 
 @pytest.mark.parametrize(
-    ("host", "numbers"),
+    ("name", "given", "numbers"),
     [
-        pytest.param({"inventory_hostname": "+919876543211"}, ["+919876543211"], id="name"),
-        pytest.param({"inventory_hostname": "919876543211"}, ["919876543211"], id="name-without-plus"),
-        pytest.param({"inventory_hostname": "192.168.100.10"}, [], id="address"),
-        pytest.param({"inventory_hostname": "shops"}, [], id="no-number"),
-        pytest.param({"inventory_hostname": "shops", "flows_encryption_phone_numbers": [91987, "+39 333"]}, ["91987", "+39 333"], id="list"),
-        pytest.param({"inventory_hostname": "shops", "flows_encryption_phone_numbers": " +1\n+2, +3;\r\n"}, ["+1", "+2", "+3"], id="text"),
-        pytest.param({"inventory_hostname": "shops", "flows_encryption_phone_numbers": []}, [], id="empty-list"),
-        pytest.param({"inventory_hostname": "+919876543211", "flows_encryption_phone_numbers": ""}, ["+919876543211"], id="empty-text"),
+        *(("+919876543211", None, ["+919876543211"]), ("919876543211", None, ["919876543211"])),
+        *(("192.168.100.10", None, []), ("shops", None, []), ("shops", [], []), ("+919876543211", "", ["+919876543211"])),
+        *(("shops", [91987, "+39 333"], ["91987", "+39 333"]), ("shops", " +1\n+2, +3;\r\n", ["+1", "+2", "+3"])),
     ],
 )
-def test_numbers_of_a_host(host: dict[str, Any], numbers: list[str]) -> None:
+def test_numbers_of_a_host(name: str, given: Any, numbers: list[str]) -> None:
+    host = {"inventory_hostname": name, **({} if given is None else {"flows_encryption_phone_numbers": given})}
     assert describe_play([OWN, host], OWN)["phone_numbers"] == ["+919876543210", *numbers]
 
 
@@ -113,29 +107,26 @@ def test_own_variables_replace_those_of_the_inventory() -> None:
 @pytest.mark.parametrize(
     ("own", "path"),
     [
-        pytest.param({"flows_encryption_private_key_path": "/k/private.pem"}, "/k/private.pub.pem", id="beside"),
-        pytest.param({"flows_encryption_private_key_path": "/k.d/private"}, "/k.d/private.pub.pem", id="no-extension"),
-        pytest.param({"flows_encryption_private_key_path": "/k/a", "flows_encryption_public_key_path": "/k/b.pem"}, "/k/b.pem", id="given"),
+        ({"flows_encryption_private_key_path": "/k/private.pem"}, "/k/private.pub.pem"),
+        ({"flows_encryption_private_key_path": "/k.d/private"}, "/k.d/private.pub.pem"),
+        ({"flows_encryption_private_key_path": "/k/a", "flows_encryption_public_key_path": "/k/b.pem"}, "/k/b.pem"),
     ],
 )
 def test_path_of_the_shared_key(own: dict[str, Any], path: str) -> None:
     assert describe_play([OWN], {**OWN, **own})["key"] == {"host": "localhost", "path": path, "text": ""}
 
 
-def test_no_key_where_hosts_have_different_pairs() -> None:
-    path = {"flows_encryption_private_key_path": "/k/private.pem"}
-    other = {"inventory_hostname": "+1", "flows_encryption_private_key_path": "/k/other.pem"}
-    assert describe_play([{**OWN, **path}, other], {**OWN, **path})["key"]["path"] == ""
-    assert describe_play([{**OWN, **path}, {**other, **path}], {**OWN, **path})["key"]["path"] == "/k/private.pub.pem"
+def test_key_is_shown_if_all_hosts_share_it() -> None:
+    path, other = {"flows_encryption_private_key_path": "/k/private.pem"}, {"inventory_hostname": "+1"}
+    for others_path, public in (("/k/other.pem", ""), ("/k/private.pem", "/k/private.pub.pem")):
+        hosts = [{**OWN, **path}, {**other, "flows_encryption_private_key_path": others_path}]
+        assert describe_play(hosts, {**OWN, **path})["key"]["path"] == public
 
 
 def test_endpoints_are_listed_once_without_secrets() -> None:
     verification = {"url": "https://user:pass@a:8443/e?token=t\n#f", "active": True, "latency_ms": 3, "fingerprint": K1, "app_secret": "s"}
     hosts = [{"inventory_hostname": name, "flows_encryption_endpoint_verification": verification} for name in ("a", "b")]
     assert describe_play(hosts, OWN)["endpoints"] == [{"url": "https://a:8443/e", "active": True, "latency_ms": 3, "fingerprint": K1}]
-
-
-# --- files ------------------------------------------------------------------------------------------------------------
 
 
 def test_csv_has_no_formulas() -> None:
@@ -156,9 +147,6 @@ def test_json_has_one_line_for_each_number_and_no_ages() -> None:
     assert len(read["numbers"]) == sum("phone_number" in line for line in text.splitlines()) == 4
     assert "age" not in read["numbers"][0]
     assert json.loads(as_json(info(), "", []))["numbers"] == []
-
-
-# --- page -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -200,12 +188,9 @@ def test_tiles_and_parts_with_an_expected_key() -> None:
     assert page(*[number()] * 9999, number("absent"), expected=K1)["parts"][0]["share"] == ">99.9"
 
 
-def test_an_expected_key_that_no_number_carries_is_shown() -> None:
+def test_parts_of_missing_and_of_many_keys() -> None:
     first = page(number(fingerprint=K2), expected=K1)["parts"][0]
     assert (first["key"], first["count"], first["width"]) == (K1, 0, 0)
-
-
-def test_more_than_eight_keys_share_one_part() -> None:
     keys = [f"{i:02x}:{K1[3:]}" for i in range(12)]
     parts = page(*[number(fingerprint=key) for key in keys for dummy in range(2)])["parts"]
     assert [part["label"] for part in parts] == ["Key"] * 8 + ["4 further keys"]

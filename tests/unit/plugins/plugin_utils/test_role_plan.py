@@ -60,37 +60,23 @@ def looped(plan: dict[str, Any], **result: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("value", "mode"),
     [
-        (None, "0600"),
-        ("", "0600"),
-        ("0600", "0600"),
-        ("600", "0600"),
-        (0o600, "0600"),  # an unquoted 0600, as YAML reads it
-        (0o640, "0640"),
-        ("416", "0640"),  # the same, as text from -e or a survey
-        (0o400, "0400"),
-        ("256", "0400"),
-        (600, "0600"),
-        ("u=rw,g=r", "u=rw,g=r"),
+        *((None, "0600"), ("", "0600"), ("0600", "0600"), ("600", "0600"), (600, "0600"), ("u=rw,g=r", "u=rw,g=r")),
+        *((0o600, "0600"), (0o640, "0640"), (0o400, "0400")),  # unquoted, as YAML reads it
+        *(("416", "0640"), ("256", "0400")),  # the same, as text from -e or a survey
+        *((value, None) for value in ("0644", 0o644, 0o604, "u=rw,o=r", "a=r", "rw", 1, True, "0000", "07777")),  # others could read it
     ],
 )
-def test_the_mode_is_what_was_meant(value: Any, mode: str) -> None:
-    assert private_key_mode(value) == mode
+def test_mode_is_what_was_meant_or_refused(value: Any, mode: str | None) -> None:
+    if mode:
+        assert private_key_mode(value) == mode
+    else:
+        with pytest.raises(Stop, match="flows_encryption_private_key_mode"):
+            private_key_mode(value)
 
 
-@pytest.mark.parametrize("value", ["0644", 0o644, 0o604, "u=rw,o=r", "a=r", "rw", 1, True, "0000", "07777"])
-def test_a_mode_that_lets_others_read_is_refused(value: Any) -> None:
-    with pytest.raises(Stop, match="flows_encryption_private_key_mode"):
-        private_key_mode(value)
-
-
-@pytest.mark.parametrize("value", [True, "true", "Yes", "on", 1, "1", 1.0])
-def test_yes(value: Any) -> None:
-    assert as_bool(value)
-
-
-@pytest.mark.parametrize("value", [None, "", " ", False, "no", "false", 0, "0"])
-def test_no(value: Any) -> None:
-    assert not as_bool(value)
+def test_boolean_of_any_type() -> None:
+    assert all(map(as_bool, (True, "true", "Yes", "on", 1, "1", 1.0)))
+    assert not any(map(as_bool, (None, "", " ", False, "no", "false", 0, "0")))
 
 
 @pytest.mark.parametrize(
@@ -105,22 +91,22 @@ def test_no(value: Any) -> None:
         (919876543210.0, ["919876543210"]),
         ([919876543210, None, ""], ["919876543210"]),
         ([], []),
+        (", ,", None),
     ],
 )
-def test_numbers_of_each_type(value: Any, numbers: list[str]) -> None:
-    assert phone_numbers(value, THREE) == numbers
-
-
-def test_numbers_that_hold_none_are_refused() -> None:
-    with pytest.raises(Stop, match="contains no number"):
-        phone_numbers(", ,", THREE)
+def test_numbers_of_any_type(value: Any, numbers: list[str] | None) -> None:
+    if numbers is None:
+        with pytest.raises(Stop, match="contains no number"):
+            phone_numbers(value, THREE)
+    else:
+        assert phone_numbers(value, THREE) == numbers
 
 
 @pytest.mark.parametrize("odd", [None, "", 0, 17, 1.0, True, "text"])
 @pytest.mark.parametrize(
     "option", ["private_key_passphrase", "private_key_owner", "public_key_path", "key_host", "api_host", "app_secret", "endpoint_url"]
 )
-def test_no_type_of_a_value_breaks_the_plan(option: str, odd: Any) -> None:
+def test_unusual_type_does_not_break_the_plan(option: str, odd: Any) -> None:
     assert stops(make_plan({ONE: {**HOST, option: odd}}, around())) == {}
 
 
@@ -135,7 +121,7 @@ def test_hosts_share_a_pair_by_key_host_and_path() -> None:
 
 
 @pytest.mark.parametrize("attribute", ["owner", "group", "mode", "format", "passphrase"])
-def test_one_path_with_different_attributes_stops_its_hosts_alone(attribute: str) -> None:
+def test_contradicting_attributes_stop_their_hosts_alone(attribute: str) -> None:
     other = {"mode": "0640", "format": "pkcs1"}.get(attribute, "other")
     hosts = {ONE: HOST, TWO: {**HOST, f"private_key_{attribute}": other}, THREE: {**HOST, "private_key_path": "/keys/another.pem"}}
     plan = make_plan(hosts, around())
@@ -148,7 +134,7 @@ def test_one_path_with_different_attributes_stops_its_hosts_alone(attribute: str
     assert not stops(same)
 
 
-def test_relative_paths_never_start_in_an_installed_collection() -> None:
+def test_relative_paths_start_outside_the_collection() -> None:
     installed = "/home/me/.ansible/collections/ansible_collections/kaleyra/whatsapp/playbooks"
     assert user_folder("/project/playbooks", "/project") == "/project/playbooks"
     assert user_folder(installed, "/project") == "/project"
@@ -173,18 +159,15 @@ def test_relative_paths_never_start_in_an_installed_collection() -> None:
         ({"endpoint_url": "https://example.com", "verify_endpoint": "sometimes"}, "must be one of both, before, after, never"),
     ],
 )
-def test_what_stops_a_host_is_told_to_that_host_alone(changes: dict[str, Any], told: str) -> None:
+def test_invalid_variable_stops_its_host_alone(changes: dict[str, Any], told: str) -> None:
     plan = make_plan({ONE: {**HOST, **changes}, TWO: HOST}, around())
     assert list(stops(plan)) == [ONE]
     assert told in stops(plan)[ONE]
     assert "MIIE" not in stops(plan)[ONE]
-
-
-def test_a_host_that_is_no_number_hears_which_variable_to_set() -> None:
     assert "Set flows_encryption_phone_numbers" in stops(make_plan({"web1": HOST}, around()))["web1"]
 
 
-def test_environment_and_credential_stand_in_for_variables() -> None:
+def test_environment_and_credential_replace_variables() -> None:
     environment = {"KALEYRA_SID": "HXAP1", "KALEYRA_API_KEY": "secret", "KALEYRA_POD": "in", "KALEYRA_FLOWS_PRIVATE_KEY_FILE": "/runner/key"}
     plan = make_plan({ONE: {}}, around(environment=environment))
     assert not stops(plan) and not plan["pairs"]
@@ -194,7 +177,7 @@ def test_environment_and_credential_stand_in_for_variables() -> None:
     assert part["registration"] == {**account, "phone_numbers": [ONE], "business_public_key": "PEM of /runner/key"}
 
 
-def test_numbers_are_registered_with_the_options_of_their_host() -> None:
+def test_registration_has_the_options_of_its_host() -> None:
     plan = make_plan({ONE: {**HOST, "timeout": "7", "retries": ""}, TWO: {**HOST, "api_url": "https://other.example.com"}, THREE: HOST}, around())
     options = {host: what_to_register(plan, {}, {}, host)["registration"] for host in (ONE, TWO, THREE)}
     assert (options[ONE]["timeout"], options[ONE]["pod"], "retries" in options[ONE]) == ("7", "in", False)
@@ -204,7 +187,7 @@ def test_numbers_are_registered_with_the_options_of_their_host() -> None:
     assert not names & {"private_key_path", "key_host", "endpoint_url", "app_secret", "private_key_passphrase"}
 
 
-def test_a_part_is_taken_from_the_plan_of_the_batch_or_of_the_host_alone() -> None:
+def test_part_comes_from_the_shared_or_the_own_plan() -> None:
     shared, alone = make_plan({ONE: HOST, TWO: HOST}, around()), make_plan({ONE: HOST}, around())
     variables: dict[str, Any] = {
         "flows_encryption_plan": {**shared, "shared": True},
@@ -220,14 +203,14 @@ def test_a_part_is_taken_from_the_plan_of_the_batch_or_of_the_host_alone() -> No
     assert "is not in the plan" in part_of({}, ONE)["stop"]
 
 
-def test_a_key_is_not_created_where_it_would_vanish() -> None:
+def test_key_is_not_created_where_it_would_vanish() -> None:
     plan = make_plan({ONE: HOST}, around(in_awx=True))
     assert plan["pairs"][0]["vanishes"] and plan["warnings"]
     lasting = make_plan({ONE: {**HOST, "key_path_is_persistent": "yes", "cache_path_is_persistent": 1}}, around(in_awx=True))
     assert not lasting["pairs"][0]["vanishes"] and not lasting["warnings"]
 
 
-def test_what_became_of_a_pair() -> None:
+def test_known_keys_have_what_became_of_a_pair() -> None:
     plan = make_plan({ONE: HOST}, around())
 
     def key(**result: Any) -> dict[str, Any]:
@@ -243,16 +226,16 @@ def test_what_became_of_a_pair() -> None:
     assert known_keys(plan, {})[plan["pairs"][0]["id"]]["stop"]
 
 
-@pytest.mark.parametrize("is_in_inventory", [True, False])
-def test_key_host_unreachable_outside_the_inventory_advises(is_in_inventory: bool) -> None:
+def test_unreachable_key_host_outside_the_inventory_has_advice() -> None:
     """A slice of a job of AWX lacks the key host."""
-    plan = make_plan({ONE: {**HOST, "key_host": "endpoint"}}, around(is_in_inventory=lambda host: is_in_inventory))
-    (key,) = known_keys(plan, looped(plan, unreachable=True, msg="timed out")).values()
-    assert key["stop"].startswith("The key host endpoint cannot be reached: timed out.")
-    assert ("kaleyra.whatsapp.flows_key_pair" in key["stop"]) is not is_in_inventory
+    for is_in_inventory in (True, False):
+        plan = make_plan({ONE: {**HOST, "key_host": "endpoint"}}, around(is_in_inventory=lambda host, known=is_in_inventory: known))
+        (key,) = known_keys(plan, looped(plan, unreachable=True, msg="timed out")).values()
+        assert key["stop"].startswith("The key host endpoint cannot be reached: timed out.")
+        assert ("kaleyra.whatsapp.flows_key_pair" in key["stop"]) is not is_in_inventory
 
 
-def test_an_endpoint_is_verified_once_and_stops_its_own_hosts() -> None:
+def test_endpoint_is_verified_once_for_its_hosts() -> None:
     endpoint = {**HOST, "endpoint_url": "https://example.com/flow?token=x"}
     plan = make_plan({ONE: endpoint, TWO: {**endpoint, "verify_endpoint": "after"}, THREE: HOST}, around())
     keys = {plan["pairs"][0]["id"]: {"public_key": "PEM", "fingerprint": "aa", "stop": "", "pending": False}}
@@ -269,7 +252,7 @@ def test_an_endpoint_is_verified_once_and_stops_its_own_hosts() -> None:
     assert what_to_register(plan, keys, {}, THREE)["stop"] == ""
 
 
-def test_the_summary_waits_for_hosts_at_work_and_names_those_that_tried_nothing() -> None:
+def test_summary_waits_for_all_hosts() -> None:
     number = {"phone_number": ONE, "changed": True, "reason": "absent", "fingerprint": "aa"}
     hosts: dict[str, dict[str, Any]] = {ONE: {"flows_encryption_registration": {"numbers": [number]}}, TWO: {}}
     assert summarise(hosts, [ONE, TWO], [ONE, TWO], False) == {"numbers": {}, "message": ""}
@@ -288,7 +271,7 @@ def stated_default(spec: dict[str, Any]) -> str | None:
     return (found[1] or found[2]).lower() if found else None
 
 
-def test_a_default_is_stated_once() -> None:
+def test_defaults_agree_everywhere() -> None:
     """The role's variables, their specification, the module's options and the README agree."""
     checkout = Path(__file__).resolve().parents[4]
     role = checkout / "roles/flows_encryption"
@@ -308,7 +291,7 @@ def test_a_default_is_stated_once() -> None:
     assert {"key_host", "api_host", "verify_endpoint", "private_key_mode", "summary"} <= set(readme)
 
 
-def test_options_come_in_the_order_in_which_they_are_needed() -> None:
+def test_options_come_in_the_order_of_need() -> None:
     path = Path(__file__).resolve().parents[4] / "roles/flows_encryption/meta/argument_specs.yml"
     first = ["pod", "api_url", "sid", "api_key", "private_key_path", "phone_numbers", "endpoint_url"]
     for name, entry in yaml.safe_load(path.read_text())["argument_specs"].items():
