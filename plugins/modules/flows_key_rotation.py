@@ -110,6 +110,8 @@ options:
     type: bool
     default: false
 notes:
+  - On a local connection without C(become), C(async) and C(environment), the work is done inside Ansible's own worker. Otherwise the module
+    runs on the task's host, with the same results.
   - Runs on the host of the key pair and needs the Python library cryptography there, and a file system with hard links.
 seealso:
   - module: kaleyra.whatsapp.kaleyra_flows_encryption

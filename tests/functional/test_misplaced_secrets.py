@@ -65,7 +65,7 @@ def tasks_with(key: KeyPair, execution_mode: str) -> dict[str, dict[str, Any]]:
             "step": {"step": private, "private_key_path": "/no/private.pem"},
         },
     }
-    # The module of the rotation always has a process; who looks first at the arguments of the others is what differs.
+    # Who looks first at the arguments is what differs.
     return {
         f"{module}: {option}": {
             "name": f"{module}: {option}",
