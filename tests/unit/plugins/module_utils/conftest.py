@@ -135,18 +135,13 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start Python code in a process of its own, with arguments and a changed environment."""
+    """Start Python code in a process of its own, with arguments."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with contextlib.ExitStack() as stack:
 
-        def start_one(code: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-            process = subprocess.Popen(
-                [sys.executable, "-c", code, *arguments],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **environment},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+        def start_one(code: str, *arguments: str) -> subprocess.Popen[str]:
+            process: subprocess.Popen[str] = subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment, text=True, **pipes)
             stack.enter_context(process)
             stack.callback(process.kill)
             return process
@@ -158,8 +153,8 @@ def start() -> Iterator[Start]:
 def run(start: Start) -> Callable[..., str]:
     """Run Python code in a process of its own, and return what it printed."""
 
-    def run_one(code: str, *arguments: str, **environment: str) -> str:
-        process = start(code, *arguments, **environment)
+    def run_one(code: str, *arguments: str) -> str:
+        process = start(code, *arguments)
         stdout, stderr = process.communicate(timeout=300)
         assert process.returncode == 0, stderr
         return stdout

@@ -21,10 +21,6 @@ class _Interrupted(BaseException):
     """As Ansible's time limit for a task interrupts it, by a signal in the main thread."""
 
 
-def _interrupt(item: Any) -> None:
-    raise _Interrupted
-
-
 def _nothing(item: Any) -> None:
     pass
 
@@ -116,16 +112,6 @@ def test_interruption_lets_nothing_further_start() -> None:
     go_on.set()
     _until(lambda: _threads() <= before)
     assert begun == [0, 1, 2, 3]
-
-
-def test_waiting_item_does_not_start_after_interruption() -> None:
-    begun: list[int] = []
-    before = _threads()
-    with pytest.raises(_Interrupted):
-        # The first starts at once, the others a second later.
-        _for_each(range(4), _in_one_step(begun.append), threads=4, rate_limiter=RateLimiter(1), on_progress=_interrupt)
-    _until(lambda: _threads() <= before)
-    assert begun == [0]
 
 
 def test_pausing_item_is_closed_by_an_interruption() -> None:
