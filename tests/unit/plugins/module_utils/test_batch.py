@@ -242,28 +242,6 @@ def test_list_ends_where_everything_is_throttled(params: Params, simulator: Simu
     assert not list(Path(params()["cache_path"]).glob("*.json"))  # each number carries what it carried
 
 
-_MEMORY = """
-import json, sys, tracemalloc
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._batch import register
-params = json.loads(sys.argv[1])
-def peak(first, count):
-    numbers = [f"+91{first + n}" for n in range(count)]
-    tracemalloc.reset_peak()
-    before = tracemalloc.get_traced_memory()[0]
-    assert register({**params, "phone_numbers": numbers}, check_mode=False, progress=lambda words: None)["changed"]
-    return tracemalloc.get_traced_memory()[1] - before
-tracemalloc.start()
-peak(9000000000, 20)  # what is loaded only once
-few, many = peak(9100000000, 100), peak(9200000000, 500)
-print((many - few) / 400)
-"""
-
-
-@pytest.mark.slow
-def test_number_takes_less_than_three_kilobytes(params: Params, run: Callable[..., str]) -> None:
-    assert float(run(_MEMORY, json.dumps(params(phone_numbers=[])))) < 3 * 1024
-
-
 _INTERRUPTED = """
 import json, signal, sys
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._batch import register

@@ -152,12 +152,9 @@ def test_ids_are_looked_up_once_for_a_list(account: Account, options: Options, s
     assert simulator.count() == 34
 
 
-def test_given_ids_need_no_look_up(read: Read, simulator: Simulator) -> None:
+def test_given_ids_need_no_look_up(read: Read, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(meta_waba_ids=None, meta_phone_number_ids={NUMBER: 2_000_001}) == (HeldKey(), 1)
     assert list(simulator.methods_by_url()) == ["/v23.0/2000001/whatsapp_business_encryption"]
-
-
-def test_account_ids_come_from_the_environment(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("META_WABA_IDS", f" {WABA}, ,{WABA}")
     assert read(meta_waba_ids=None) == (HeldKey(), 2)
 

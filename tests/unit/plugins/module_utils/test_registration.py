@@ -303,7 +303,7 @@ def test_known_fingerprint_leaves_the_disk_alone(params: Params, simulator: Simu
 
 
 _WITHOUT_ANSIBLE = """
-import json, sys
+import json, sys, threading
 
 class NoAnsible:
     def find_spec(self, name, path=None, target=None):
@@ -318,41 +318,23 @@ except ImportError:
 else:
     raise AssertionError
 """
-
-
 _REGISTER = """
-assert not {"requests", "cryptography"} & sys.modules.keys()
-ansible_collections.kaleyra.whatsapp.plugins.module_utils._batch.register(json.loads(sys.argv[1]), check_mode=False)
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._batch import register
+params, fingerprint = json.loads(sys.argv[1]), sys.argv[2]
+for given, check_mode in (({}, True), ({}, False), ({"known_fingerprint": fingerprint}, False)):
+    assert not register({**params, **given}, check_mode=check_mode, progress=print)["changed"]
+assert threading.active_count() == 1 and not {"requests", "cryptography"} & sys.modules.keys()
+assert register({**params, "force": True}, check_mode=False)["changed"]
 """
 
 
-def test_core_needs_no_ansible_and_no_library_to_import(
+def test_core_needs_no_ansible_and_an_unchanged_run_no_library(
     params: Params, simulator: Simulator, fingerprint: Named, run: Callable[..., str]
 ) -> None:
     core = sorted(path.stem for path in Path(str(_batch.__file__)).parent.glob("*.py") if path.stem not in ("__init__", "_module"))
     assert "_batch" in core and len(core) >= 9
-    imports = "".join(f"import ansible_collections.kaleyra.whatsapp.plugins.module_utils.{name}\n" for name in core)
-    run(_WITHOUT_ANSIBLE + imports + _REGISTER, json.dumps(params()))
-    assert simulator.registered() == {SID: {NUMBER: fingerprint(K1)}}
-
-
-_UNCHANGED = """
-import json, sys, threading
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._batch import register
-params, fingerprint = json.loads(sys.argv[1]), sys.argv[2]
-
-def libraries():
-    return [name for name in ("requests", "cryptography") if name in sys.modules]
-
-for given, check_mode in (({}, True), ({}, False), ({"known_fingerprint": fingerprint}, False)):
-    assert not register({**params, **given}, check_mode=check_mode, progress=print)["changed"]
-print(threading.active_count(), libraries())
-assert register({**params, "force": True}, check_mode=True)["changed"]
-print(threading.active_count(), libraries())
-"""
-
-
-def test_unchanged_run_loads_no_library_and_starts_no_thread(params: Params, run: Callable[..., str], fingerprint: Named) -> None:
     options = params(phone_numbers=[NUMBER, OTHER])
     _real(options)
-    assert run(_UNCHANGED, json.dumps(options), fingerprint(K1)) == "1 []\n1 ['requests', 'cryptography']\n"
+    imports = "".join(f"import ansible_collections.kaleyra.whatsapp.plugins.module_utils.{name}\n" for name in core)
+    assert run(_WITHOUT_ANSIBLE + imports + _REGISTER, json.dumps(options), fingerprint(K1)) == ""
+    assert simulator.count() == 4

@@ -141,3 +141,10 @@ def test_force_reads_only_what_it_needs(world: World) -> None:
     result = world.register(phone_number=number, read_back_required=True, **given)
     assert (result["reason"], result["verified"]) == ("forced", True)
     assert world.requests(number)[2:] == ["GET", "POST", "GET"]
+
+
+def test_unusable_cache_path_fails_in_check_mode_too(world: World) -> None:
+    for check_mode in (True, False):
+        result = world.register(phone_number=next(iter(world.numbers)), cache_path="/dev/null", check_mode=check_mode, **META)
+        assert result["failed"] and "cache_path /dev/null" in result["msg"] and not result["changed"]
+    assert world.simulator.methods().get("POST", 0) == 0

@@ -39,7 +39,7 @@ def test_hosts_are_numbers_with_prefixed_fields(api: GraphApi) -> None:
     assert "waba_status" not in hosts[NUMBERS[2]]
 
 
-def test_pages_are_smaller_the_more_fields_there_are(api: GraphApi, simulator: Simulator) -> None:
+def test_more_fields_make_smaller_pages(api: GraphApi, simulator: Simulator) -> None:
     hosts_of(api, ["1001"], [f"field{n}" for n in range(48)], no_warning)
     hosts_of(api, ["1001"], [], no_warning)
     assert [request["path"].rpartition("=")[2] for request in simulator.requests()] == ["8", "100"]
@@ -51,7 +51,7 @@ def test_number_that_is_listed_twice_is_an_error(api: GraphApi, simulator: Simul
         hosts_of(api, ["1001", "1002"], [], no_warning)
 
 
-def test_entry_without_number_is_left_out_with_a_warning(api: GraphApi, simulator: Simulator) -> None:
+def test_entry_without_number_is_a_warning(api: GraphApi, simulator: Simulator) -> None:
     listed: list[Any] = [{"id": "5"}, *waba_numbers(NUMBERS[:1])]
     simulator.faults({"1001": [{"do": "answer", "status": 200, "body": {"data": listed}}]})
     warnings: list[str] = []
@@ -60,7 +60,7 @@ def test_entry_without_number_is_left_out_with_a_warning(api: GraphApi, simulato
 
 
 @pytest.mark.parametrize("name", ["", "a,b", "a{b}", "Id", "a&b=c"])
-def test_name_of_a_field_cannot_ask_for_something_else(name: str) -> None:
+def test_other_name_of_a_field_is_refused(name: str) -> None:
     with pytest.raises(InvalidInput, match="fields"):
         check_fields(["status", name], "fields")
 

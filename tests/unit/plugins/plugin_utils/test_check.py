@@ -61,7 +61,7 @@ def test_plan_hosts_that_differ_reads_each() -> None:
     assert [each["key"] for each in made["endpoints"]] == [0, 1]
 
 
-def test_plan_variables_of_the_play_replace_those_of_hosts() -> None:
+def test_plan_play_s_variables_replace_those_of_hosts() -> None:
     own = host(NUMBER, cache_path="/own", private_key_path="/own.pem")
     made = planned(own, host(ANOTHER), private_key_path="/play.pem", cache_path="/play")
     assert current_paths(made) == ["/play.pub.pem"] and [folder["cache_path"] for folder in made["records"]] == ["/play"]
@@ -70,7 +70,7 @@ def test_plan_variables_of_the_play_replace_those_of_hosts() -> None:
     assert made["records"][1]["phone_numbers"] == {ANOTHER: None}
 
 
-def test_plan_relative_paths_start_from_the_folder_of_the_play_on_localhost_alone() -> None:
+def test_plan_relative_paths_are_the_play_s_on_localhost() -> None:
     hosts = [host(NUMBER, private_key_path="keys/a.pem"), host(ANOTHER, private_key_path="keys/a.pem", key_host="endpoint")]
     made = plan(hosts, {**OWN, **hosts[0]}, base_folder="/play")
     assert current_paths(made) == ["/play/keys/a.pub.pem", "keys/a.pub.pem"]
@@ -206,7 +206,7 @@ PEMS = [KEY, {**KEY, "fingerprint": K2, "text": "NEXT"}, {**KEY, "fingerprint": 
 
 
 @pytest.mark.parametrize("number", [recorded(fingerprint=K2), held(recorded(fingerprint=K2), K2), held(recorded(), K2), held(recorded("absent"), K2)])
-def test_judge_number_in_rotation_is_no_problem_if_the_endpoint_holds_its_key(number: dict[str, Any]) -> None:
+def test_judge_number_in_rotation_needs_its_endpoint(number: dict[str, Any]) -> None:
     infos = [{"numbers": [number]}]
     asks = endpoints_to_ask(IN_ROTATION, PEMS, infos)
     assert [(each["name"], each["text"]) for each in asks] == [("current", "PEM"), ("next", "NEXT")]
@@ -218,7 +218,7 @@ def test_judge_number_in_rotation_is_no_problem_if_the_endpoint_holds_its_key(nu
         assert result["stats"]["problems"] == [] if holds_next else ["https://a, next key: Another key."]
 
 
-def test_endpoints_are_not_asked_under_a_next_key_that_no_number_carries() -> None:
+def test_unused_next_key_is_not_asked_for() -> None:
     asks = endpoints_to_ask(IN_ROTATION, PEMS, [{"numbers": [recorded()]}, {"msg": "Failed to connect."}])
     assert [each["name"] for each in asks] == ["current"]
     # Nor twice, where the next key has been promoted and its file is still there.
