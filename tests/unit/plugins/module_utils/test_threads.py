@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -156,19 +157,25 @@ def test_pausing_items_hold_no_thread() -> None:
 
 
 def test_only_a_step_that_sends_takes_a_turn() -> None:
-    turns = []
+    turns: list[int] = []
+    done: list[int] = []
+
+    refusals = itertools.cycle([0.001, 0.0])
 
     class Counting(RateLimiter):
         def take_turn(self) -> float:
-            turns.append(1)
-            return 0.0
+            seconds = next(refusals)
+            if not seconds:
+                turns.append(1)
+            return seconds
 
     def work(item: int) -> Steps[None]:
         yield Pause()
         yield Pause(sends=False)
+        done.append(len(turns))
 
-    _for_each(range(5), work, rate_limiter=Counting())
-    assert len(turns) == 10
+    _for_each(range(5), work, threads=1, rate_limiter=Counting())
+    assert done == [2, 4, 6, 8, 10]  # what has begun goes on before something else begins
 
 
 def test_unexpected_error_is_raised() -> None:
