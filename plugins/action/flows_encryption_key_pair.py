@@ -19,6 +19,7 @@ from ansible_collections.kaleyra.whatsapp.plugins.plugin_utils._role_plan import
     Stop,
     cannot_create,
     cannot_read,
+    cannot_register,
     cannot_use,
     cannot_write,
     would_vanish,
@@ -56,6 +57,8 @@ class ActionModule(ActionBase):
         info = self._module("community.crypto.openssl_privatekey_info", path=path, **passphrase)
         if not info.get("public_key"):
             raise Stop(cannot_read(pair, info))
+        if why := cannot_register(pair, info):
+            raise Stop(why)
         changed |= self._write_public_key(pair, owner)
         return {"changed": changed, "public_key": info["public_key"], "fingerprint": info["public_key_fingerprints"]["sha256"], "pending": False}
 

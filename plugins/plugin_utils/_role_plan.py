@@ -440,6 +440,21 @@ def cannot_read(pair: Variables, info: Variables) -> str:
     return why
 
 
+def cannot_register(pair: Variables, info: Variables) -> str:
+    """Return why the API does not accept the public key of the key pair, empty if it does.
+
+    :param info: result of :ansplugin:`community.crypto.openssl_privatekey_info#module`
+    """
+    kind, bits = info["type"], info["public_data"].get("size")
+    if (kind, bits) == ("RSA", 2048):
+        return ""
+    found = f"RSA with {bits} bits" if kind == "RSA" else f"of the type {kind}"
+    return (
+        f"The private key {_place(pair)} is {found}, but the API only accepts RSA with 2048 bits. It was not changed. "
+        "Set flows_encryption_private_key_path to a new path, where the role creates a key pair."
+    )
+
+
 def cannot_write(pair: Variables, public: Variables) -> str:
     """Return why the public key cannot be written.
 

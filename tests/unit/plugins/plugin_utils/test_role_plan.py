@@ -18,6 +18,7 @@ from ansible_collections.kaleyra.whatsapp.plugins.plugin_utils._role_plan import
     Stop,
     Surroundings,
     as_bool,
+    cannot_register,
     endpoints_to_verify,
     known_keys,
     make_plan,
@@ -298,3 +299,12 @@ def test_options_come_in_the_order_of_need() -> None:
         options = [option.removeprefix(PREFIX) for option in entry["options"]]
         assert [option for option in options if option in first] == [option for option in first if option in options], name
         assert "example" in " ".join(entry["description"]) and entry["examples"], name
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits", "found"), [("RSA", 2048, ""), ("RSA", 4096, "RSA with 4096 bits"), ("ECC", 2048, "of the type ECC"), ("Ed25519", None, "of the type")]
+)
+def test_key_that_the_api_rejects_is_named(kind: str, bits: int | None, found: str) -> None:
+    pair = {"private_key_path": "/etc/flows/private.pem", "key_host": "flows01"}
+    why = cannot_register(pair, {"type": kind, "public_data": {"size": bits}})
+    assert bool(why) is bool(found) and found in why and ("/etc/flows/private.pem on flows01" in why) is bool(why)
