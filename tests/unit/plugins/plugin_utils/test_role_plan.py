@@ -302,7 +302,8 @@ def test_options_come_in_the_order_of_need() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "bits", "found"), [("RSA", 2048, ""), ("RSA", 4096, "RSA with 4096 bits"), ("ECC", 2048, "of the type ECC"), ("Ed25519", None, "of the type")]
+    ("kind", "bits", "found"),
+    [("RSA", 2048, ""), ("RSA", 4096, "RSA with 4096 bits"), ("DSA", 2048, "of the type DSA"), ("ECC", None, "of the type ECC")]
 )
 def test_key_that_the_api_rejects_is_named(kind: str, bits: int | None, found: str) -> None:
     pair = {"private_key_path": "/etc/flows/private.pem", "key_host": "flows01"}
