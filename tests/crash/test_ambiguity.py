@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _record
-from support.playbook_runs import EXECUTION_MODES, SID, WORKER, Playbooks, Run, assert_execution_mode
+from support.playbook_runs import EXECUTION_MODES, SID, Playbooks, Run, assert_execution_mode
 from support.processes import Key, options, register
 from support.simulator.client import Simulator
 
@@ -245,31 +245,24 @@ def test_ambiguity_by_the_core(name: str, simulator: Simulator, keys: dict[int, 
         assert not (tmp_path / "records").exists()  # what the caller knows is kept by him alone
 
 
-# Those that are run as modules too, where each step costs a process.
-AS_MODULES = [
+# The core is the same in both modes.
+IN_BOTH_MODES = [
     "K1; K2 lost; back to K1 must register",
-    "K1; K2 lost; K2 again must register",
     "K1; K2 refused; K1 still counts",
-    "K1; K2 lost; K3 refused; K2 must register",
     "K1; K2 lost, then denied: unknown, K1 must register",
-    "caller: K1 known; K2 refused; K1 still counts",
     "caller: K1 known; K2 lost; K1 by force",
-    "K1 expired; K2 refused; K1 is as expired as before, and counts without the limit",
     "K1 expired; K1 lost; K1 must register, limit or not",
-    "K1; K1 forced and refused; K1 still counts",
-    "K1; K1 forced and lost; K1 must register",
 ]
 
 
 @pytest.mark.parametrize("mode", EXECUTION_MODES)
 def test_ambiguity_in_each_mode(mode: str, tmp_path: Path, simulator: Simulator, keys: dict[int, Key]) -> None:
-    """One run, a host for each scenario, a task for each step."""
-    names = list(SCENARIOS) if mode == WORKER else AS_MODULES
-    simulator.faults(orders(names))
+    """A host for each scenario, a task for each step."""
+    scenarios = {NUMBERS[name]: SCENARIOS[name] for name in IN_BOTH_MODES}
+    simulator.faults(orders(IN_BOTH_MODES))
     playbooks = Playbooks(tmp_path, simulator.url)
     hosts = {
-        NUMBERS[name]: {"ansible_connection": "local", "steps": [task_options(step, keys) for step in SCENARIOS[name]]}
-        for name in names
+        number: {"ansible_connection": "local", "steps": [task_options(step, keys) for step in steps]} for number, steps in scenarios.items()
     }
     optional = ("known_fingerprint", "cache_valid_time", "force")
     tasks = [
@@ -283,19 +276,18 @@ def test_ambiguity_in_each_mode(mode: str, tmp_path: Path, simulator: Simulator,
             cache_path=str(tmp_path / "records"),
             **{option: f"{{{{ steps[{index}].{option} | default(omit) }}}}" for option in optional},
         )
-        for index in range(max(len(SCENARIOS[name]) for name in names))
+        for index in range(max(map(len, scenarios.values())))
     ]
     play = [{"hosts": "all", "gather_facts": False, "tasks": tasks}]
     run: Run = playbooks.run(play, {"all": {"hosts": hosts}}, "-f", "8")
     for index in range(len(tasks)):
         results = run.by_host(f"step {index}")
-        assert set(results) == {NUMBERS[name] for name in names if len(SCENARIOS[name]) > index}
-        for name in names:
-            if len(SCENARIOS[name]) > index:
-                assert_step(SCENARIOS[name][index], results[NUMBERS[name]], keys)
+        assert set(results) == {number for number, steps in scenarios.items() if len(steps) > index}
+        for number, result in results.items():
+            assert_step(scenarios[number][index], result, keys)
     assert_execution_mode(run, mode)
-    assert simulator.count() == sum(len(step.answers) for name in names for step in SCENARIOS[name])
-    for name in names:
+    assert simulator.count() == sum(len(step.answers) for steps in scenarios.values() for step in steps)
+    for name in IN_BOTH_MODES:
         assert_end(name, simulator, keys)
 
 

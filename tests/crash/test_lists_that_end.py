@@ -45,7 +45,7 @@ def test_list_ends_with_its_run(
 
 
 def test_abandoned_calls_are_closed(simulator: Simulator, key: KeyPair, tmp_path: Path) -> None:
-    concurrency, numbers = 50, [f"+9198765{n:05}" for n in range(1200)]
+    concurrency, numbers = 50, [f"+9198765{n:05}" for n in range(400)]
     simulator.faults({"*": [{"do": "trickle", "where": "body", "interval": 0.2, "always": True}]})
     peak = {"descriptors": 0, "threads": 0}
     ended = threading.Event()
