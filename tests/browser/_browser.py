@@ -63,11 +63,8 @@ class Browser:
         given = [{"name": name.replace("_", "-"), "value": value} for name, value in {"prefers_color_scheme": "light", **features}.items()]
         self.command("Emulation.setEmulatedMedia", media=media, features=given)
 
-    def open(self, page: Path) -> None:
-        self._driver.get(page.as_uri())
-
-    def visit(self, url: str) -> None:
-        self._driver.get(url)
+    def open(self, page: Path | str) -> None:
+        self._driver.get(page.as_uri() if isinstance(page, Path) else page)
 
     def complaints(self) -> list[str]:
         """What the console was told since the last time, violations of the page's policy included."""

@@ -10,7 +10,6 @@ import functools
 import http.server
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
@@ -58,24 +57,47 @@ def site() -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_pages_are_whole_and_fit(browser: Browser, site: str, width: int, scheme: str) -> None:
-    browser.screen(width)
-    browser.media(prefers_color_scheme=scheme)
+def test_pages_are_whole_fit_and_lead_to_each_other(browser: Browser, site: str) -> None:
+    links: dict[str, set[str]] = {}
+    ids: dict[str, set[str]] = {}
     for page in PAGES:
-        browser.visit(site + page)
+        browser.media(prefers_color_scheme="light")
+        browser.screen(1280)
+        browser.open(site + page)
         assert browser.run(BROKEN_PICTURES) == [], page
-        assert browser.run(TOO_WIDE, width) == [0, []], page
-        assert browser.run(POOR_CONTRAST) == {}, page
+        links[page] = {link.removeprefix(site) for link in browser.run(LINKS) if link.startswith(site)}
+        ids[page] = set(browser.run(IDS))
+        for width, scheme in ((1280, "light"), (390, "dark")):
+            browser.screen(width)
+            browser.media(prefers_color_scheme=scheme)
+            assert browser.run(TOO_WIDE, width) == [0, []], (page, width)
+            assert browser.run(POOR_CONTRAST) == {}, (page, scheme)
         assert browser.complaints() == [], page
     # Nothing comes from elsewhere.
     assert {urlsplit(url).netloc for url in browser.requests() if url.startswith("http")} == {urlsplit(site).netloc}
+
+    targets = {(page, target) for page in PAGES for target in links[page]}
+    assert len(targets) > 200
+    for page, target in targets:
+        path, anchor = urldefrag(target)
+        path = unquote(path.partition("?")[0]) or "index.html"
+        assert (SITE / path).is_file() and (not anchor or unquote(anchor) in ids[path]), (page, target)
+    seen: set[str] = set()
+    waiting = ["index.html"]
+    while waiting:
+        page = waiting.pop()
+        if page in links and page not in seen:
+            seen.add(page)
+            waiting += [urldefrag(target)[0] for target in links[page]]
+    guides = {path.with_suffix(".html").name for path in (CHECKOUT / "docs").glob("*.md")}
+    plugins = {f"reference/{path.stem}_module.html" for path in (CHECKOUT / "plugins/modules").glob("[!_]*.py")}
+    assert guides | plugins | {"reference/flows_encryption_role.html"} <= seen
 
 
 def test_no_line_of_code_is_cut_off_on_the_first_pages(browser: Browser, site: str) -> None:
     browser.screen(1400)
     for page in ("index.html", "first_registration.html"):
-        browser.visit(site + page)
+        browser.open(site + page)
         cut = "return Array.from(document.querySelectorAll('pre')).filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.innerText)"
         assert browser.run(cut) == [], page
 
@@ -83,56 +105,22 @@ def test_no_line_of_code_is_cut_off_on_the_first_pages(browser: Browser, site: s
 def test_pictures_are_whole_on_a_phone(browser: Browser, site: str) -> None:
     browser.screen(390)
     for page in ("index.html", "failure.html", "rotation.html", "awx.html"):
-        browser.visit(site + page)
+        browser.open(site + page)
         boxes = browser.run("return Array.from(document.querySelectorAll('article img[src$=\".svg\"]'), (image) => [image.width, image.height])")
         assert boxes and all(width <= 390 and height > width for width, height in boxes), page  # the narrow ones, which are higher than wide
 
 
-def test_links_work(browser: Browser, site: str) -> None:
-    links: dict[str, set[str]] = {}
-    ids: dict[str, set[str]] = {}
-    for page in PAGES:
-        browser.visit(site + page)
-        links[page] = {link for link in browser.run(LINKS) if link.startswith(site)}
-        ids[page] = set(browser.run(IDS))
-    assert sum(map(len, links.values())) > 200
-    broken = set()
-    for page, targets in links.items():
-        for target in targets:
-            path, anchor = urldefrag(target.removeprefix(site))
-            path = unquote(path.partition("?")[0]) or "index.html"
-            if not (SITE / path).is_file() or (anchor and unquote(anchor) not in ids[path]):
-                broken.add((page, target.removeprefix(site)))
-    assert broken == set()
-
-
-def test_pages_can_be_reached(browser: Browser, site: str) -> None:
-    browser.visit(site)
-    seen: set[str] = set()
-    waiting = ["index.html"]
-    while waiting:
-        page = waiting.pop()
-        if page in seen or not page.endswith(".html"):
-            continue
-        seen.add(page)
-        browser.visit(site + page)
-        waiting += [urldefrag(link.removeprefix(site))[0] for link in browser.run(LINKS) if link.startswith(site)]
-    guides = {path.with_suffix(".html").name for path in (CHECKOUT / "docs").glob("*.md")}
-    plugins = {f"reference/{path.stem}_module.html" for path in (CHECKOUT / "plugins/modules").glob("[!_]*.py")}
-    assert guides | plugins | {"reference/flows_encryption_role.html"} <= seen
-
-
 def test_search_finds_a_guide(browser: Browser, site: str) -> None:
-    browser.visit(site + "search.html?q=rotation")
+    browser.open(site + "search.html?q=rotation")
     found = browser.wait("return Array.from(document.querySelectorAll('#search-results li a'), (link) => link.textContent)")
     assert any("rotat" in title.lower() for title in found), found
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pictures_follow_the_theme(browser: Browser, site: str, tmp_path: Path, scheme: str) -> None:
+def test_pictures_follow_the_theme(browser: Browser, site: str) -> None:
     """The theme's switch says the opposite of the system: the picture's ground is as the page's."""
-    browser.media(prefers_color_scheme="dark" if scheme == "light" else "light")
-    browser.visit(site + "rotation.html")
-    browser.run("document.body.dataset.theme = arguments[0]; document.images[0].scrollIntoView()", scheme)
-    place = browser.run("const box = document.images[0].getBoundingClientRect(); return [box.left + 30, box.top + 4]")
-    assert (browser.brightness(*place) > 0.5) is (scheme == "light")
+    for scheme, system in (("light", "dark"), ("dark", "light")):
+        browser.media(prefers_color_scheme=system)
+        browser.open(site + "rotation.html")
+        browser.run("document.body.dataset.theme = arguments[0]; document.images[0].scrollIntoView()", scheme)
+        place = browser.run("const box = document.images[0].getBoundingClientRect(); return [box.left + 30, box.top + 4]")
+        assert (browser.brightness(*place) > 0.5) is (scheme == "light")
