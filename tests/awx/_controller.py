@@ -59,12 +59,8 @@ class Controller:
                 status, answer = controller._answer(self.command, self.path, json.loads(body or b"{}")) if is_known else (401, {})
                 text = b"" if answer is None else json.dumps(answer).encode()
                 self.send_response(status)
-                for name, value in {
-                    "Content-Type": "application/json",
-                    "Content-Length": str(len(text)),
-                    "X-API-Product-Name": "AWX",
-                    "X-API-Product-Version": "24.6.1",
-                }.items():
+                product = {"X-API-Product-Name": "AWX", "X-API-Product-Version": "24.6.1"}
+                for name, value in {"Content-Type": "application/json", "Content-Length": str(len(text)), **product}.items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(text)

@@ -20,48 +20,44 @@ class Refused(Exception):
     """AWX answers with HTTP 400."""
 
 
+def _require(condition: object, what: object) -> None:
+    if not condition:
+        raise Refused(str(what))
+
+
 # awx/main/fields.py: CredentialTypeInputField.schema
-_FIELD = frozenset(("id", "label", "help_text", "type", "format", "choices", "multiline", "secret", "ask_at_runtime", "default"))
-_OF_STRINGS = frozenset(("choices", "multiline", "format", "secret"))
+_FIELD = {"id", "label", "help_text", "type", "format", "choices", "multiline", "secret", "ask_at_runtime", "default"}
+_OF_STRINGS = {"choices", "multiline", "format", "secret"}
 # awx/main/constants.py: ENV_BLOCKLIST, in part
-_ENV_BLOCKLIST = frozenset("PATH PYTHONPATH VIRTUAL_ENV JOB_ID INVENTORY_ID PROJECT_REVISION AWX_HOST MAX_EVENT_RES".split())
+_ENV_BLOCKLIST = set("PATH PYTHONPATH VIRTUAL_ENV JOB_ID INVENTORY_ID PROJECT_REVISION AWX_HOST MAX_EVENT_RES".split())
 
 
 def check_credential_type(definition: Mapping[str, Any]) -> None:
     """Raise Refused for a credential type that AWX refuses."""
     # awx/api/serializers.py: CredentialTypeSerializer.validate
-    if definition["kind"] not in ("cloud", "net"):
-        raise Refused(f"kind {definition['kind']}")
-    fields, env = definition["inputs"]["fields"], definition["injectors"].get("env", {})
+    _require(definition["kind"] in ("cloud", "net"), definition["kind"])
+    fields, env, files = definition["inputs"]["fields"], definition["injectors"].get("env", {}), definition["injectors"].get("file", {})
     # awx/main/fields.py: CredentialTypeInputField.validate
     names = [field["id"] for field in fields]
-    if len(set(names)) < len(names) or "tower" in names or set(definition["inputs"]) - {"fields", "required"}:
-        raise Refused(f"inputs {names}")
+    _require(len(set(names)) == len(names) and "tower" not in names and not set(definition["inputs"]) - {"fields", "required"}, names)
     for field in fields:
-        if set(field) - _FIELD or "label" not in field or field.get("format") not in (None, "ssh_private_key", "url") or field.get("choices") == []:
-            raise Refused(f"field {field}")
-        if field.get("type", "string") != "string" and _OF_STRINGS & set(field):
-            raise Refused(f"{field['id']} is no string")
+        _require(not set(field) - _FIELD and "label" in field and field.get("choices") != [], field)
+        _require(field.get("format") in (None, "ssh_private_key", "url"), field)
+        _require(field.get("type", "string") == "string" or not _OF_STRINGS & set(field), field)
     # awx/main/fields.py: CredentialTypeInjectorField.schema, validate_env_var_allowed
-    if set(definition["injectors"]) - {"file", "env", "extra_vars"}:
-        raise Refused("injectors")
+    _require(not set(definition["injectors"]) - {"file", "env", "extra_vars"}, "injectors")
     for name, template in env.items():
-        if not re.fullmatch(r"[a-zA-Z_]\w*", name) or name.startswith("ANSIBLE_") or name in _ENV_BLOCKLIST or not template.isascii():
-            raise Refused(f"environment variable {name}")
+        allowed = re.fullmatch(r"[a-zA-Z_]\w*", name) and not name.startswith("ANSIBLE_") and name not in _ENV_BLOCKLIST
+        _require(allowed and template.isascii(), name)
     # awx/main/fields.py: CredentialTypeInjectorField.validate
-    labels = [label.partition(".")[2] for label in definition["injectors"].get("file", {})]
-    namespace = {**dict.fromkeys(names, "EXAMPLE"), "tower": SimpleNamespace(filename=_Files(**dict.fromkeys(labels, "EXAMPLE")))}
+    filenames = SimpleNamespace(**{label.partition(".")[2]: "EXAMPLE" for label in files})
+    namespace = {**dict.fromkeys(names, "EXAMPLE"), "tower": SimpleNamespace(filename=filenames)}
     sandbox = jinja2.sandbox.ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined)
-    for template in [*env.values(), *definition["injectors"].get("file", {}).values()]:
+    for template in [*env.values(), *files.values()]:
         try:
             sandbox.from_string(template).render(namespace)
         except jinja2.TemplateError as exc:
             raise Refused(f"{template}: {exc}") from exc
-
-
-class _Files(SimpleNamespace):
-    def __str__(self) -> str:
-        raise jinja2.UndefinedError("Must define unnamed file injector in order to reference `tower.filename`.")
 
 
 def save_credential(fields: Iterable[Mapping[str, Any]], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,13 +65,11 @@ def save_credential(fields: Iterable[Mapping[str, Any]], values: Mapping[str, An
     by_id = {field["id"]: field for field in fields}
     saved = {}
     for name, value in values.items():
-        if name not in by_id:
-            raise Refused(f"no field {name}")
+        _require(name in by_id, name)
         # awx/main/fields.py: CredentialInputField.validate; an empty value becomes the first of the choices
         choices = by_id[name].get("choices", [])
         saved[name] = value or (choices[0] if choices else value)
-        if choices and saved[name] not in choices:
-            raise Refused(f"{name}: {value}")
+        _require(not choices or saved[name] in choices, f"{name}: {value}")
         # awx/main/validators.py: validate_ssh_private_key
         if by_id[name].get("format") == "ssh_private_key" and value:
             try:
@@ -94,20 +88,15 @@ _TYPES = ("text", "textarea", "password", "multiplechoice")
 def check_survey(survey: Mapping[str, Any]) -> None:
     """Raise Refused for a survey that AWX refuses. Only questions whose answers are text are known here."""
     # awx/api/views/__init__.py: JobTemplateSurveySpec._validate_spec_data
-    if not all(isinstance(survey.get(name), kind) for name, kind in (("name", str), ("description", str), ("spec", list))) or not survey["spec"]:
-        raise Refused("survey")
-    for question in survey["spec"]:
-        texts = (question.get("type"), question.get("question_name"), question.get("variable"), question.get("default", ""))
-        if not all(isinstance(text, str) for text in texts) or not isinstance(question.get("required"), bool) or question["type"] not in _TYPES:
-            raise Refused(f"question {question}")
-        if not all(isinstance(question.get(bound), int | None) for bound in ("min", "max")):
-            raise Refused("bounds")
-        if question["type"] == "multiplechoice" and (
-            "choices" not in question or any(default not in question["choices"] for default in question["default"].splitlines())
-        ):
-            raise Refused("choices")
-    if len({question["variable"] for question in survey["spec"]}) < len(survey["spec"]):
-        raise Refused("variable twice")
+    questions = survey["spec"]
+    _require(isinstance(survey["name"], str) and isinstance(survey["description"], str) and questions, "survey")
+    _require(len({question["variable"] for question in questions}) == len(questions), "variable twice")
+    for question in questions:
+        texts = (question["question_name"], question["variable"], question.get("default", ""))
+        _require(question["type"] in _TYPES and isinstance(question["required"], bool) and all(isinstance(text, str) for text in texts), question)
+        _require(all(isinstance(question.get(bound), int | None) for bound in ("min", "max")), question)
+        if question["type"] == "multiplechoice":
+            _require(all(default in question["choices"] for default in question["default"].splitlines()), question)
 
 
 def answer_survey(survey: Mapping[str, Any], answers: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,13 +105,11 @@ def answer_survey(survey: Mapping[str, Any], answers: Mapping[str, Any]) -> dict
         variable = question["variable"]
         # awx/main/models/mixins.py: SurveyJobTemplateMixin._survey_element_validation
         if variable not in answers:
-            if question["required"]:
-                raise Refused(f"'{variable}' value missing")
+            _require(not question["required"], f"'{variable}' value missing")
         elif question["type"] == "multiplechoice":
-            if answers[variable] not in question["choices"]:
-                raise Refused(f"Value {answers[variable]} for '{variable}' expected to be one of {question['choices']}.")
-        elif not isinstance(answers[variable], str) or not question["min"] <= len(answers[variable]) <= question["max"]:
-            raise Refused(f"'{variable}' value")
+            _require(answers[variable] in question["choices"], variable)
+        else:
+            _require(isinstance(answers[variable], str) and question["min"] <= len(answers[variable]) <= question["max"], variable)
     # awx/main/models/mixins.py: SurveyJobTemplateMixin._update_unified_job_kwargs
     return {**{question["variable"]: question["default"] for question in survey["spec"]}, **answers}
 

@@ -19,7 +19,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -121,7 +120,7 @@ class Core:
 
 
 def on_cores(*versions: str) -> pytest.MarkDecorator:
-    """Mark tests to be run with these. AAP has 2.16. 2.18 is the last one that keeps a survey's answers as text, and the newest retypes them."""
+    """Mark tests to be run with these. AAP has 2.16, which keeps a survey's answers as text. The newest one retypes them."""
     return pytest.mark.parametrize("core", versions, indirect=True)
 
 
@@ -150,18 +149,12 @@ class Job:
     @property
     def artifacts(self) -> dict[str, Any]:
         """What the job published by set_stats. AWX shows it, and gives it to the next node of a workflow as extra variables."""
-        artifacts: dict[str, Any] = self._stats["artifact_data"]
-        return artifacts
+        return self.summary("artifact_data")
 
-    @property
-    def _stats(self) -> dict[str, Any]:
-        (stats,) = [event["event_data"] for event in self.events if event["event"] == "playbook_on_stats"]
-        return dict(stats)
-
-    def summary(self, count: str) -> dict[str, int]:
+    def summary(self, count: str) -> dict[str, Any]:
         """Return how many ``changed`` or ``failures`` the job's page shows for each host, hosts without one left out."""
-        counts: dict[str, int] = self._stats[count]
-        return counts
+        (stats,) = [event["event_data"] for event in self.events if event["event"] == "playbook_on_stats"]
+        return dict(stats[count])
 
     def of(self, task: str) -> dict[str, dict[str, Any]]:
         """Return a task's result on each host that was not skipped."""
@@ -190,7 +183,6 @@ class AWX:
         self.lasting = self.folder / "lasting"
         self.lasting.mkdir()
         self._ids = itertools.count(1)
-        self._lock = threading.Lock()
 
     def remove(self) -> None:
         shutil.rmtree(self.folder)
@@ -219,8 +211,7 @@ class AWX:
         :param slice_of: which slice, of how many
         :param project: further files of the project
         """
-        with self._lock:
-            number = next(self._ids)
+        number = next(self._ids)
         directory, container = self.folder / f"awx_{number}", self.folder / f"r{number}"
         # All that a job finds is in these, and in `lasting`.
         home, temporary = (container.with_name(f"{container.name}_{name}") for name in ("home", "tmp"))
@@ -235,11 +226,8 @@ class AWX:
             script.write_text(inventory.script(*slice_of))
             script.chmod(0o700)
             (directory / "env/extravars").write_text(unsafe_yaml({**(extra_vars or {}), **_meta_variables(number, is_slice=slice_of[1] > 1)}))
-            arguments = ["-u", machine[0] if machine else "root"]
-            arguments += ["--check"] if check else []
-            arguments += ["--diff"] if diff else []
-            arguments += ["-l", limit] if limit else []
-            arguments += [f"-{'v' * verbosity}"] if verbosity else []
+            given = {"--check": check, "--diff": diff, f"-{'v' * verbosity}": verbosity, f"-l{limit}": limit}
+            arguments = ["-u", machine[0] if machine else "root", *(argument for argument, wanted in given.items() if wanted)]
             (directory / "env/cmdline").write_text(args2cmdline(*arguments))
             settings = {"suppress_ansible_output": True, "suppress_output_file": False, "pexpect_timeout": 1}
             (directory / "env/settings").write_text(json.dumps(settings))

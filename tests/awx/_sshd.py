@@ -16,9 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -152,50 +150,10 @@ class Host:
             self._server.terminate()
             self._server.wait()
         for user in self._users:
-            for folder in _processes():
+            for process in Path("/proc").glob("[0-9]*"):
                 with contextlib.suppress(OSError):
-                    if folder.stat().st_uid == user.uid:
-                        os.kill(int(folder.name), signal.SIGKILL)
+                    if process.stat().st_uid == user.uid:
+                        os.kill(int(process.name), signal.SIGKILL)
             subprocess.run(["userdel", "--force", user.name], check=True, capture_output=True)
             (SUDOERS / user.name).unlink(missing_ok=True)
         shutil.rmtree(self.folder)
-
-
-def _processes() -> Iterator[Path]:
-    """Return the folders of all processes below /proc."""
-    return (folder for folder in Path("/proc").iterdir() if folder.name.isdecimal())
-
-
-class ProcessWatch:
-    """Collects, for as long as its block lasts, the arguments of all processes, and the environment of those of some users.
-
-    :ivar arguments: of the processes of each user ID
-    """
-
-    def __init__(self, *users: User) -> None:
-        self._uids = {user.uid for user in users}
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._collect)
-        self.arguments: dict[int, set[str]] = {}
-        self.environments: set[str] = set()
-
-    def _collect(self) -> None:
-        while not self._end.wait(0.05):
-            for folder in _processes():
-                with contextlib.suppress(OSError):
-                    uid = folder.stat().st_uid
-                    self.arguments.setdefault(uid, set()).add((folder / "cmdline").read_text(errors="replace").replace("\0", " "))
-                    if uid in self._uids:
-                        self.environments.add((folder / "environ").read_text(errors="replace"))
-
-    def __enter__(self) -> ProcessWatch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def seen(self) -> dict[Any, str]:
-        """Return all that was collected, to look for secrets in."""
-        return {**{uid: "\n".join(found) for uid, found in self.arguments.items()}, "environments": "\n".join(self.environments)}

@@ -10,15 +10,11 @@ from collections.abc import Iterator
 import pytest
 import yaml
 from awx._runner import AWX, CHECKOUT, Core, Credential
-from awx._set_up import awx_collection, controller, set_up
 from awx._sshd import Host, obstacle
 from support.playbook_runs import API_KEY, BIN, SID
 from support.simulator.client import Simulator
 
 from dev.matrix.cores import environment
-
-# Fixtures that are needed here, too.
-__all__ = ["awx_collection", "controller", "set_up"]
 
 
 @pytest.fixture

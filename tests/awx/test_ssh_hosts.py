@@ -6,14 +6,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from awx._runner import AWX, CHECKOUT, CREATE, NUMBERS, REGISTER, ROTATE, Credential, Inventory, Job, on_cores
-from awx._sshd import Host, ProcessWatch
+from awx._runner import AWX, CHECKOUT, CREATE, NUMBERS, REGISTER, ROTATE, Credential, Inventory, Job
+from awx._sshd import Host, User
 from support.endpoint.client import Endpoint
 from support.keys import fingerprint_of, openssl, secret_lines
 from support.playbook_runs import API_KEY, SID, assert_nowhere, new_number, spellings
+from support.process_watch import ProcessWatch
 from support.simulator.client import Simulator
 
 
@@ -22,12 +24,24 @@ def owner_and_mode(path: Path) -> tuple[int, int]:
     return status.st_uid, status.st_mode & 0o7777
 
 
-def number_of_records(folder: Path) -> int:
-    return sum(not path.name.startswith(".") for path in folder.iterdir())
+def number_of_records(user: User) -> int:
+    assert owner_and_mode(user.records) == (user.uid, 0o700)
+    return sum(not path.name.startswith(".") for path in user.records.iterdir())
 
 
-@on_cores("newest", "2.16")
-def test_key_host_check_real_check_real(awx: AWX, simulator: Simulator, host: Host, account: Credential) -> None:
+def artifacts(jobs: Sequence[Job]) -> dict[tuple[int, str], str]:
+    return {(number, name): text for number, job in enumerate(jobs) for name, text in job.files.items()}
+
+
+def shown(watch: ProcessWatch, *users: User) -> dict[int, str]:
+    """Return the command lines of all processes by user ID, with the environments of those of some users."""
+    texts: dict[int, str] = {}
+    for uid, command, environment in watch.seen:
+        texts[uid] = f"{texts.get(uid, '')}\n{command}\n{environment if uid in [user.uid for user in users] else ''}"
+    return texts
+
+
+def test_key_host_check_real_real(awx: AWX, simulator: Simulator, host: Host, account: Credential) -> None:
     """Numbers as hosts, with and without plus, and as a list. Nothing secret is shown or left anywhere."""
     plus, digits, one, two = numbers = [new_number() for dummy in range(4)]
     inventory = Inventory(
@@ -35,7 +49,7 @@ def test_key_host_check_real_check_real(awx: AWX, simulator: Simulator, host: Ho
             plus: {},
             digits.removeprefix("+"): {},
             "shops": {"flows_encryption_phone_numbers": [one, two]},
-            "endpoint": host.variables(ansible_pipelining=awx.core.version != "newest"),
+            "endpoint": host.variables(),
         },
         groups={NUMBERS: [plus, digits.removeprefix("+"), "shops"]},
         variables={
@@ -57,7 +71,7 @@ def test_key_host_check_real_check_real(awx: AWX, simulator: Simulator, host: Ho
     assert set(checked.summary("changed")) == {*inventory.groups[NUMBERS]}
     assert (simulator.count(), private.parent.exists(), host.login.records.exists()) == (0, False, False)
 
-    with ProcessWatch(host.login) as watch:
+    with ProcessWatch() as watch:
         done = run()
     assert [result["changed"] for result in done.of(CREATE).values()] == [True]
     assert done.reasons() == dict.fromkeys(numbers, "absent")
@@ -66,28 +80,23 @@ def test_key_host_check_real_check_real(awx: AWX, simulator: Simulator, host: Ho
     assert public.read_text() == openssl("pkey", "-in", private, "-pubout") and owner_and_mode(public) == (host.login.uid, 0o644)
     fingerprint = fingerprint_of(public.read_text())
     assert simulator.registered() == {SID: dict.fromkeys(numbers, fingerprint)}
-    assert number_of_records(host.login.records) == 4 and owner_and_mode(host.login.records) == (host.login.uid, 0o700)
+    assert number_of_records(host.login) == 4
 
-    jobs = [checked, done]
-    for options in ({"check": True}, {}):
-        again = run(**options)
-        assert not again.summary("changed"), again.stdout
-        assert again.reasons() == dict.fromkeys(numbers, "up_to_date")
-        jobs.append(again)
-    assert simulator.count() == 4
+    again = run()
+    assert not again.summary("changed"), again.stdout
+    assert again.reasons() == dict.fromkeys(numbers, "up_to_date") and simulator.count() == 4
 
     # The module ran there, with that host's Python, and its arguments are in the results: a secret would be seen.
-    assert any(str(host.interpreter) in arguments for arguments in watch.arguments[host.login.uid])
-    assert any('"module_args"' in text for text in done.files.values()) and watch.environments
+    processes = shown(watch, host.login)
+    assert f"\n{host.interpreter} " in processes[host.login.uid] and f"HOME={host.login.home} " in processes[host.login.uid]
+    assert any('"module_args"' in text for text in done.files.values())
     left = {path: path.read_text(errors="replace") for path in host.login.home.rglob("*") if path.is_file() and path != private}
-    artifacts = {(number, name): text for number, job in enumerate(jobs) for name, text in job.files.items()}
     secrets = [*spellings(API_KEY), *secret_lines(private.read_text()), *secret_lines(host.machine[1])]
-    assert_nowhere(secrets, {**watch.seen(), **left, **artifacts})
+    assert_nowhere(secrets, {**processes, **left, **artifacts([checked, done, again])})
 
 
-@on_cores("newest", "2.16")
 def test_two_hosts_users_homes_and_pythons(awx: AWX, simulator: Simulator, host: Host, account: Credential) -> None:
-    """The key is on one host, for a user that nobody can log in as; the API is called from the other one, with its own Python."""
+    """The key is on one host, for a user that nobody can log in as; the API is called from either, on the other one with its own Python."""
     number, another = new_number(), new_number()
     gateway_python = host.srv / "gateway-python"
     gateway_python.write_text(f'#!/bin/sh\nexec {host.interpreter} "$@"\n')
@@ -95,36 +104,26 @@ def test_two_hosts_users_homes_and_pythons(awx: AWX, simulator: Simulator, host:
     become = {"ansible_become": True, "ansible_become_user": host.service.name, "ansible_pipelining": True}
     inventory = Inventory(
         hosts={
-            number: {},
-            another: {},
+            number: {"flows_encryption_api_host": "gateway"},
+            another: {"flows_encryption_api_host": "endpoint"},
             "endpoint": host.variables(**become),
             "gateway": host.variables(ansible_python_interpreter=str(gateway_python)),
         },
         groups={NUMBERS: [number, another]},
-        variables={
-            "flows_encryption_key_host": "endpoint",
-            "flows_encryption_api_host": "gateway",
-            "flows_encryption_private_key_path": "~/flows/private.pem",
-        },
+        variables={"flows_encryption_key_host": "endpoint", "flows_encryption_private_key_path": "~/flows/private.pem"},
     )
-    with ProcessWatch(host.login, host.service) as watch:
+    with ProcessWatch() as watch:
         job = awx.run(REGISTER, inventory, credentials=[account], machine=host.machine)
     assert job.status == "successful", job.stdout
     private = host.service.home / "flows/private.pem"
     assert owner_and_mode(private) == (host.service.uid, 0o600) and owner_and_mode(private.parent) == (host.service.uid, 0o700)
     fingerprint = fingerprint_of(openssl("pkey", "-in", private, "-pubout"))
     assert simulator.registered() == {SID: dict.fromkeys((number, another), fingerprint)}
-    assert number_of_records(host.login.records) == 2 and not host.service.records.exists()
+    assert number_of_records(host.login) == number_of_records(host.service) == 1
     assert not (host.login.home / "flows").exists()
-    assert any(str(host.interpreter) in arguments for arguments in watch.arguments[host.service.uid])
-    assert any(str(gateway_python) in arguments for arguments in watch.arguments[host.login.uid])
-    assert_nowhere([*spellings(API_KEY), *secret_lines(private.read_text())], watch.seen())
-
-    # The API called from the endpoint: the service's user has records of its own.
-    inventory.variables.update(flows_encryption_api_host="endpoint", flows_encryption_public_key=openssl("pkey", "-in", private, "-pubout"))
-    job = awx.run(REGISTER, inventory, credentials=[account], machine=host.machine, limit=number)
-    assert job.status == "successful" and job.reasons() == {number: "absent"}, job.stdout
-    assert number_of_records(host.service.records) == 1 and owner_and_mode(host.service.records) == (host.service.uid, 0o700)
+    processes = shown(watch, host.login, host.service)
+    assert str(host.interpreter) in processes[host.service.uid] and str(gateway_python) in processes[host.login.uid]
+    assert_nowhere([*spellings(API_KEY), *secret_lines(private.read_text())], processes)
 
 
 def test_rotation_by_root_for_a_service(awx: AWX, simulator: Simulator, host: Host, account: Credential) -> None:
@@ -151,50 +150,32 @@ def test_rotation_by_root_for_a_service(awx: AWX, simulator: Simulator, host: Ho
             "flows_encryption_deploy_tasks": "deploy.yml",
         },
     )
-    credentials = [account.but(private_key_passphrase=passphrase, app_secret=app_secret)]
+    credential = account.but(private_key_passphrase=passphrase, app_secret=app_secret)
 
     def run(playbook: str, **variables: Any) -> Job:
-        job = awx.run(
-            playbook,
-            inventory,
-            credentials=credentials,
-            machine=host.machine,
-            extra_vars=variables,
-            diff=True,
-            verbosity=4,
-            project={"deploy.yml": tasks},
-        )
+        given: dict[str, Any] = {"extra_vars": variables, "diff": True, "verbosity": 4, "project": {"deploy.yml": tasks}}
+        job = awx.run(playbook, inventory, credentials=[credential], machine=host.machine, **given)
         assert job.status == "successful", job.stdout
         return job
 
     def fingerprint(path: Path) -> str:
         return fingerprint_of(openssl("pkey", "-in", path, "-passin", f"pass:{passphrase}", "-pubout"))
 
-    jobs = [run(REGISTER)]
+    first = run(REGISTER)
     old = fingerprint(private)
     assert "ENCRYPTED" in private.read_text()
     assert owner_and_mode(private) == (host.service.uid, 0o600) and owner_and_mode(private.parent) == (host.service.uid, 0o700)
     assert simulator.registered() == {SID: dict.fromkeys((number, another), old)}
 
     with Endpoint(host.srv / "endpoint/list", [private], passphrase=passphrase, app_secret=app_secret) as endpoint:
-        about = {
-            "flows_encryption_endpoint_url": endpoint.url,
-            "flows_endpoint_keys_file": str(endpoint.keys),
-            "flows_endpoint_pid": endpoint.pid,
-        }
-        jobs.append(run(ROTATE, **about))
-        new, previous = fingerprint(private), private.with_name("private.previous.pem")
-        assert new != old and fingerprint(previous) == old
-        assert [owner_and_mode(path) for path in (private, previous)] == [(host.service.uid, 0o600)] * 2
-        assert simulator.registered() == {SID: dict.fromkeys((number, another), new)}
+        about = {"flows_encryption_endpoint_url": endpoint.url, "flows_endpoint_keys_file": str(endpoint.keys)}
+        second = run(ROTATE, **about, flows_endpoint_pid=endpoint.pid)
         assert set(endpoint.answered()) == {200, 421, 432}  # 432: the wrong signature was refused, the right one was not
-        files, requests = {path: path.read_text() for path in private.parent.iterdir()}, simulator.count()
-
-        jobs.append(run(ROTATE, **about))
-        assert not jobs[-1].summary("changed"), jobs[-1].stdout
-        assert ({path: path.read_text() for path in private.parent.iterdir()}, simulator.count()) == (files, requests)
-    assert number_of_records(host.login.records) == 2
+    new, previous = fingerprint(private), private.with_name("private.previous.pem")
+    assert new != old and fingerprint(previous) == old
+    assert [owner_and_mode(path) for path in (private, previous)] == [(host.service.uid, 0o600)] * 2
+    assert simulator.registered() == {SID: dict.fromkeys((number, another), new)}
+    assert number_of_records(host.login) == 2
 
     keys = [line for path in (private, previous) for line in secret_lines(path.read_text())]
-    artifacts = {(number, name): text for number, job in enumerate(jobs) for name, text in job.files.items()}
-    assert_nowhere([*spellings(API_KEY), *spellings(passphrase), *spellings(app_secret), *keys], artifacts)
+    assert_nowhere([*spellings(API_KEY), *spellings(passphrase), *spellings(app_secret), *keys], artifacts([first, second]))

@@ -2,18 +2,21 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where a key can live when a job leaves nothing behind, and that nobody is shown it."""
+"""Jobs that leave nothing behind: where a key can live, that nobody is shown it, and what slices see and publish."""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import pytest
-from awx._runner import AWX, CREATE, ENSURE_KEY_PAIR, NUMBERS, REGISTER, Credential, Inventory, Job, on_cores
+from awx._runner import AWX, CREATE, ENSURE_KEY_PAIR, NUMBERS, REGISTER, REGISTERS, Credential, Inventory, Job, on_cores
 from support.endpoint.client import Endpoint
 from support.keys import KeyPair, fingerprint_of, openssl, secret_lines
-from support.playbook_runs import API_KEY, SID, assert_nowhere, new_number, spellings
+from support.playbook_runs import API_KEY, SID, WA_400, assert_nowhere, new_number, spellings
 from support.simulator.client import Simulator, waba_numbers
-
-pytestmark = on_cores("newest", "2.16")
 
 
 def of_numbers(*numbers: str, **variables: object) -> Inventory:
@@ -45,16 +48,14 @@ def test_key_and_records_need_a_lasting_place(awx: AWX, simulator: Simulator, ac
         assert part in job.text
     assert sum(".ansible/kaleyra_flows_encryption/" in name and not name.endswith("lock") for name in job.vanished) == 2, job.vanished
     content = private.read_text()
-    fingerprint = fingerprint_of(openssl("pkey", "-in", private, "-pubout"))
 
-    # So they are registered once more, and from here on the records last, too.
+    # So they are registered once more, with the same key, and from here on the records last, too.
     inventory.variables.update(flows_encryption_cache_path=str(cache), flows_encryption_cache_path_is_persistent=True)
-    for status, changed, requests in (("absent", {*numbers}, 4), ("up_to_date", set(), 4)):
-        job = awx.run(REGISTER, inventory, credentials=[account])
-        assert job.status == "successful" and set(job.summary("changed")) == changed, job.stdout
-        assert (job.reasons(), simulator.count()) == (dict.fromkeys(numbers, status), requests)
-        assert "and lost with it" not in job.text and private.read_text() == content
-    assert simulator.registered() == {SID: dict.fromkeys(numbers, fingerprint)}
+    job = awx.run(REGISTER, inventory, credentials=[account])
+    assert (job.status, job.reasons()) == ("successful", dict.fromkeys(numbers, "absent")), job.stdout
+    assert len(list(cache.glob("*.json"))) == 2 and "and lost with it" not in job.text and private.read_text() == content
+    fingerprint = fingerprint_of(openssl("pkey", "-in", private, "-pubout"))
+    assert (simulator.registered(), simulator.count()) == ({SID: dict.fromkeys(numbers, fingerprint)}, 4)
 
 
 def test_read_back_second_job_registers_nothing(awx: AWX, simulator: Simulator, account: Credential, key: KeyPair) -> None:
@@ -63,10 +64,10 @@ def test_read_back_second_job_registers_nothing(awx: AWX, simulator: Simulator, 
     simulator.configure(access_token=token, wabas={"1001": waba_numbers(numbers)})
     inventory = of_numbers(*numbers, read_back="meta", meta_api_url=f"{simulator.url}/v23.0", public_key=key.public)
     credential = account.but(meta_access_token=token, meta_waba_ids="1001")
-    for reason, registrations in (("absent", 2), ("up_to_date", 2)):
+    for reason in ("absent", "up_to_date"):
         job = awx.run(REGISTER, inventory, credentials=[credential])
         assert job.status == "successful" and job.reasons() == dict.fromkeys(numbers, reason), job.stdout
-        assert simulator.methods()["POST"] == registrations
+        assert simulator.methods()["POST"] == 2
         assert "and lost with it" not in job.text
         assert_nowhere([token], {"output": job.stdout, **job.files})
     assert simulator.registered() == {SID: dict.fromkeys(numbers, key.fingerprint)}
@@ -115,3 +116,49 @@ def test_private_key_by_credential_is_used(awx: AWX, simulator: Simulator, accou
     # What AWX would store in its database: a file for each host, in which there is nothing.
     cached = {path: text for path, text in artifacts.items() if path[1].startswith("fact_cache/")}
     assert set(cached.values()) <= {"{}", '{"__payload__": "{}"}'}, cached
+
+
+@on_cores("2.16")
+def test_slices_then_relaunch_on_failed_hosts(awx: AWX, simulator: Simulator, account: Credential, key: KeyPair) -> None:
+    """Three slices at once, which see neither each other's numbers nor the key host. The job before has published the public key."""
+    numbers = [new_number() for dummy in range(6)]
+    disabled = new_number()
+    inventory = of_numbers(
+        *numbers, disabled,
+        key_host="endpoint", private_key_path="/etc/flows/private.pem", cache_path=str(awx.lasting), cache_path_is_persistent=True,
+    )
+    inventory.hosts["endpoint"] = {"ansible_host": "127.0.0.1"}
+    inventory.disabled = frozenset({disabled})
+    simulator.faults({numbers[1]: [WA_400]})
+
+    def register(slice_number: int = 1, slice_count: int = 1, limit: str = "", public_key: str = key.public) -> Job:
+        given = {"flows_encryption_public_key": public_key}
+        return awx.run(REGISTER, inventory, credentials=[account], extra_vars=given, limit=limit, slice_of=(slice_number, slice_count))
+
+    def outcome(status: str) -> dict[str, Any]:
+        return {"changed": status == "absent", "status": status, "fingerprint": None if status == "failed" else key.fingerprint}
+
+    with ThreadPoolExecutor() as pool:
+        slices = list(pool.map(lambda number: register(number, 3), (1, 2, 3)))
+    for number, job in enumerate(slices):
+        failed = {numbers[1]} & {*numbers[number::3]}
+        assert (job.status, {*job.summary("failures")}) == ("failed" if failed else "successful", failed), job.stdout
+        published = {own: outcome("failed" if own in failed else "absent") for own in numbers[number::3]}
+        assert job.artifacts == {"flows_encryption_numbers": published}
+        # Only this is done for each host of a job. All else, and the publishing, is done once.
+        tasks = Counter(event["event_data"]["task"] for event in job.events if event["event"] in ("runner_on_ok", "runner_on_failed"))
+        assert {task for task, count in tasks.items() if count > 1 and not task.startswith("Validating arguments")} == {REGISTERS}
+
+    # A job with another part of the inventory finds the records of the slices.
+    again = register(limit=",".join([*slices[1].summary("failures"), numbers[5]]))
+    assert again.status == "successful" and {*again.summary("changed")} == {numbers[1]}, again.stdout
+    assert again.artifacts == {"flows_encryption_numbers": {numbers[1]: outcome("absent"), numbers[5]: outcome("up_to_date")}}
+    assert (simulator.registered(), simulator.count()) == ({SID: dict.fromkeys(numbers, key.fingerprint)}, 7)
+
+    # Without the public key, a slice that lacks the key host says what to do.
+    lost = register(2, 3, public_key="")
+    assert lost.status == "failed", lost.stdout
+    assert re.search(r"The key host endpoint cannot be reached: .*Failed to connect to the host via ssh", lost.text)
+    for part in ("not a host of this inventory", "kaleyra.whatsapp.flows_key_pair", "flows_encryption_public_key"):
+        assert part in lost.text
+    assert simulator.count() == 7
