@@ -19,21 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis.configuration import set_hypothesis_home_dir
 from support.keys import fingerprint_of, openssl_bytes
 from support.processes import options
 from support.servers import MisbehavingServer, Servers
 from support.simulator.client import Simulator
-
-# What it keeps of the characters and constants that it has seen does not belong into the checkout, nor does a database.
-set_hypothesis_home_dir(os.path.join(tempfile.gettempdir(), "hypothesis"))
-# No deadline, since two busy cores make any of them wrong.
-# Fixtures are shared by the examples on purpose: they are constants.
-settings.register_profile(
-    "core", database=None, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
-settings.load_profile("core")
 
 SID = "HXAP16TESTING97IN"
 CLOSED_SID = "HXAP16CLOSED097IN"  # an account that may not use the API
