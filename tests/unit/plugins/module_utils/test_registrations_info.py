@@ -90,11 +90,11 @@ def test_confirmed_record_is_returned_in_full(folder: Path, ask: Ask) -> None:
 
 
 def test_time_is_in_utc_and_age_in_any_zone(folder: Path, ask: Ask, edit_record: Callable[..., None]) -> None:
+    _confirm(folder, NUMBERS[3])
     hour_ago = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0) - datetime.timedelta(hours=1)
     in_india = hour_ago.astimezone(datetime.timezone(datetime.timedelta(hours=5, minutes=30))).isoformat()
     for number, since in zip(NUMBERS, (in_india, "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59")):
         edit_record(_confirm(folder, number), {"since": since})
-    _confirm(folder, NUMBERS[3])
     old, first, last, recent = ask()["numbers"]
     assert old["since"] == hour_ago.isoformat().replace("+00:00", "Z")
     # Both ages are of the same moment, so this holds however slow the machine is.
