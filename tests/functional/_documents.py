@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import textwrap
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,8 @@ class Reader:
         private, public = keys / "private.pem", keys / "private.pub.pem"
         openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", private)
         openssl("pkey", "-in", private, "-pubout", "-out", public)
+        self._encrypted = keys / "encrypted.pem"
+        openssl("pkey", "-in", private, "-aes256", "-passout", "pass:the passphrase of a key", "-out", self._encrypted)
         then = time.time() - 2 * 86400
         os.utime(private, (then, then))
         for path in (keys / "public.pem", self.folder / "public.pem", self.folder / "next.pub.pem"):
@@ -176,48 +179,51 @@ class Reader:
 
     def page(self, page: str) -> None:
         unused = False  # an inventory or variables, by the commands that follow
-        for block in blocks(page):
+        shown: list[str] = []  # tasks that follow each other: one run does for them
+        for block in [*blocks(page), Block("text", "")]:
+            content = yaml.safe_load(block.text) if block.language == "yaml" else None
+            if isinstance(content, list) and not block.name:
+                shown.append(block.text)
+                continue
+            if shown:
+                self.tasks(*shown)
+                shown = []
             if block.language == "console":
                 for line in block.text.splitlines():
                     unused = unused and "-i inventory.yml" not in line
                     self._command(line)
-            elif block.language == "yaml":
-                content = yaml.safe_load(block.text)
-                if isinstance(content, dict) and "groups" in content:
-                    continue  # rules of Prometheus
-                if isinstance(content, dict) and "plugin" not in content:
-                    unused = True
-                if block.name or isinstance(content, dict):
-                    self._write(block.name or "group_vars/all/page.yml", block.text)
-                else:
-                    self.tasks(block.text)
-            elif block.language != "text":  # what a command prints
+            elif content and "groups" not in content:  # those are rules of Prometheus
+                unused = unused or (isinstance(content, dict) and "plugin" not in content)
+                self._write(block.name or "group_vars/all/page.yml", block.text)
+            elif block.language not in ("yaml", "text"):  # text is what a command prints
                 raise AssertionError(f"{page} has a block of {block.language}, which nobody runs")
         if unused:
-            # With a key pair of its own, as the variables may say how one is made.
-            path = str(self.folder / "etc/flows/another.pem")
-            # Which the endpoint does not hold.
-            own: dict[str, Any] = {"flows_encryption_private_key_path": path, "flows_encryption_verify_endpoint": "never"}
+            # With a key that is there.
+            path = str(self._encrypted)
+            own: dict[str, Any] = {"flows_encryption_private_key_path": path} if "_passphrase:" in (CHECKOUT / page).read_text() else {}
             self._run(_REGISTER, "-i", "inventory.yml", **own)
 
-    def tasks(self, text: str) -> None:
-        """Run tasks or plays, on one number whose key is registered already unless it is about that."""
-        content = yaml.safe_load(text)
-        if "hosts" not in content[0]:
-            text = f"- hosts: whatsapp_numbers\n  gather_facts: false\n  tasks:\n{textwrap.indent(text, '    ')}"
-        # Tasks for a failure need one.
-        rescues = "rescue:" in text
+    def tasks(self, *texts: str) -> None:
+        """Run tasks or plays, on one number whose key is registered already unless they are about that; those for a failure need one."""
+        for rescues in (True, False):
+            if chosen := [text for text in texts if ("rescue:" in text) is rescues]:
+                self._tasks(chosen, rescues)
+
+    def _tasks(self, texts: list[str], rescues: bool) -> None:
+        expected: Counter[str] = Counter()
+        plays = ""
+        for text in texts:
+            content = yaml.safe_load(text)
+            in_play = "hosts" in content[0]
+            plays += text if in_play else f"- hosts: whatsapp_numbers\n  gather_facts: false\n  tasks:\n{textwrap.indent(text, '    ')}"
+            expected.update(names(content) if "include_role" not in text else ())
         self._simulator.faults({"*": [WA_400] * 10} if rescues else {})
-        path = self._write(f"shown{self.done}.yml", text)
+        path = self._write(f"shown{self.done}.yml", plays)
         run = self._run(str(path), "-i", "default_inventory.yml", may_fail=rescues, **({"flows_encryption_force": True} if rescues else {}))
         self._simulator.faults({})
-        ran = {outcome.task for outcome in run.outcomes if outcome.status in (("ok", "failed") if rescues else ("ok",))}
-        missing = [name for name in names(content) if name not in ran and "include_role" not in text]
+        done = ("ok", "failed") if rescues else ("ok",)
+        missing = expected - Counter(outcome.task for outcome in run.outcomes if outcome.status in done and not outcome.is_item)
         assert not missing, (missing, run.output)
-
-    def register(self) -> None:
-        """Have the number of the default inventory carry the key, for pages that come after that."""
-        self._run(_REGISTER, "-i", "default_inventory.yml")
 
     def _command(self, line: str) -> None:
         assert line.startswith("$ "), f"not a command: {line}"
