@@ -6,12 +6,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import json
 import os
-import struct
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +19,7 @@ from support.endpoint.client import Endpoint
 from support.keys import KeyPair, secret_lines
 from support.playbook_runs import API_KEY, SID, Playbooks, Run, assert_nowhere, new_number
 from support.processes import register_all
+from support.role import fleet, prefixed
 from support.simulator.client import Simulator, waba_numbers
 
 PLAYBOOK = "kaleyra.whatsapp.flows_check"
@@ -51,9 +48,8 @@ class Numbers:
     def register(self, numbers: list[str], key: KeyPair) -> None:
         assert register_all(self.playbooks.api_url, self.cache, numbers, key.public)["changed"]
 
-    def check(self, hosts: dict[str, dict[str, Any]], *args: str, env: dict[str, str] | None = None, **variables: Any) -> Run:
-        given = {f"flows_encryption_{name}": value for name, value in {**self.variables, **variables}.items()}
-        inventory = {"all": {"hosts": hosts, "vars": given}}
+    def check(self, hosts: list[str] | dict[str, dict[str, Any]], *args: str, env: dict[str, str] | None = None, **variables: Any) -> Run:
+        inventory = fleet(self.playbooks.api_url, hosts, **{**self.variables, **variables})
         return self.playbooks.run(PLAYBOOK, inventory, *args, env={"ANSIBLE_SHOW_CUSTOM_STATS": "1", "KALEYRA_SID": SID, **(env or {})})
 
     def samples(self) -> dict[tuple[str, ...], float]:
@@ -77,15 +73,21 @@ def published(run: Run) -> dict[str, Any]:
     return stats
 
 
+@pytest.mark.slow
 def test_check_all_is_well(registered: Numbers, simulator: Simulator) -> None:
     """Nothing is changed or sent to the API; nothing secret is printed; one host does it for all."""
     requests, fingerprint = simulator.count(), registered.key.fingerprint
     before = {path: path.read_bytes() for path in registered.folder.rglob("*") if path.is_file() and path != registered.endpoint.keys}
-    hosts: dict[str, dict[str, Any]] = {number: {} for number in registered.numbers}
-
-    checked = registered.check(hosts, "--check")
+    checked = registered.check(registered.numbers, "--check")
     assert checked.rc == 0 and not registered.metrics.exists(), checked.output
-    run = registered.check(hosts, "-vvvv", "--diff")
+    registered.metrics.write_text("old")
+    # Whole at every moment, also where Ansible's temporary folder is on another file system, whence nothing can be moved at once.
+    elsewhere = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    with tempfile.TemporaryDirectory(dir=elsewhere) as temporary, registered.metrics.open() as reader:
+        run = registered.check(registered.numbers, "-vvvv", "--diff", env={"ANSIBLE_REMOTE_TEMP": temporary})
+        assert reader.read() == "old" and not any(path.is_file() for path in Path(temporary).rglob("*"))
+    assert registered.metrics.stat().st_mode & 0o777 == 0o644
+    assert [path.name for path in registered.folder.iterdir() if "prom" in path.name] == ["flows.prom"]
     assert run.rc == 0, run.output
     assert run.changed() == 0 and simulator.count() == requests
     assert "2 numbers: 2 ok. The oldest confirmation is 0:00:" in run.text and "holds the key" in run.text
@@ -104,107 +106,57 @@ def test_check_all_is_well(registered: Numbers, simulator: Simulator) -> None:
     assert "Query-Secret" not in json.dumps([checked.stdout, stats, [list(labels) for labels in samples]])
 
 
-def test_check_tells_all_that_is_wrong(registered: Numbers, other_key: KeyPair) -> None:
-    """Another key, no record, and an endpoint that has lost the key, in one run."""
-    other = registered.folder / "other.pem"
+@pytest.mark.slow
+def test_check_tells_all_that_is_wrong(registered: Numbers, simulator: Simulator, other_key: KeyPair) -> None:
+    """Another key, no record, a key that somebody else has set, and an endpoint that has lost the key, in one run."""
+    other, token = registered.folder / "other.pem", "EAAtoken-of-the-check"
     other.write_text(other_key.private)
     registered.endpoint.hold([other])
     registered.endpoint.reload()
-    registered.register(registered.numbers[1:], other_key)
-    absent = new_number()
-    run = registered.check({"shops": {"flows_encryption_phone_numbers": "\n".join([*registered.numbers, absent])}})
+    (drifted, good), different, absent = registered.numbers, new_number(), new_number()
+    registered.register([different], other_key)
+    simulator.configure(access_token=token, wabas={"1001": waba_numbers([drifted, good, different])})
+    simulator.hold({drifted: other_key.public})
+    hosts: dict[str, dict[str, Any]] = {"shops": {"phone_numbers": f"{drifted}\n{good}\n{different}\n{absent}"}}
+    meta: dict[str, Any] = {"read_back": "meta", "meta_access_token": token, "meta_waba_ids": "1001", "meta_api_url": f"{simulator.url}/v23.0"}
+    run = registered.check(hosts, **meta)
     assert run.rc != 0 and run.failed() == {"shops"}
-    problems = published(run)["problems"]
-    assert len(problems) == 3
-    for problem, parts in zip(
-        problems, ([registered.numbers[1], other_key.fingerprint], [absent, "no key is known"], [registered.endpoint.url]), strict=True
-    ):
+    stats = published(run)
+    assert stats["by_state"] == {"ok": 1, "drifted": 1, "different": 1, "absent": 1}
+    assert stats["problems"][0] == f"{drifted}: no longer carries the key on record ({other_key.fingerprint})."
+    expected = [[drifted], [different, other_key.fingerprint], [absent, "no key is known"], [registered.endpoint.url]]
+    for problem, parts in zip(stats["problems"], expected, strict=True):
         assert all(part in problem for part in parts) and problem in run.text.replace("\\n", " "), problem
     samples = registered.samples()
     assert samples[("numbers", "ok", registered.key.fingerprint)] == samples[("numbers", "different", other_key.fingerprint)] == 1
-    assert samples[("numbers", "absent", "")] == 1 and samples[("check_ok",)] == 0
-
-
-def test_check_read_back_names_the_number_with_another_key(registered: Numbers, simulator: Simulator, other_key: KeyPair) -> None:
-    """Its record is as it should be: somebody else has set a key."""
-    good, bad = registered.numbers
-    token = "EAAtoken-of-the-check"
-    simulator.configure(access_token=token, wabas={"1001": waba_numbers(registered.numbers)})
-    simulator.hold({bad: other_key.public})
-    hosts: dict[str, dict[str, Any]] = {good: {}, bad: {}}
-    meta: dict[str, Any] = {"read_back": "meta", "meta_access_token": token, "meta_waba_ids": "1001", "meta_api_url": f"{simulator.url}/v23.0"}
-    run = registered.check(hosts, **meta)
-    stats = published(run)
-    assert run.rc != 0 and stats["by_state"] == {"ok": 1, "drifted": 1}, run.output
-    assert stats["problems"] == [f"{bad}: no longer carries the key on record ({other_key.fingerprint})."]
-    assert registered.samples()[("numbers", "drifted", other_key.fingerprint)] == 1
+    assert samples[("numbers", "drifted", other_key.fingerprint)] == samples[("numbers", "absent", "")] == 1 and samples[("check_ok",)] == 0
     assert_nowhere([token], {"output": run.output, **registered.playbooks.leftovers()})
 
-    # Where the keys cannot be read the records count, unless reading is required.
-    for is_required in (False, True):
-        run = registered.check(hosts, **{**meta, "meta_access_token": "EAAanother-token"}, read_back_required=is_required)
-        assert (run.rc != 0) is is_required and published(run)["by_state"] == {"ok": 2}, run.output
-        assert any("read_back_required" in problem for problem in published(run)["problems"]) is is_required
-
-
-@contextlib.contextmanager
-def watched(folder: Path) -> Iterator[list[tuple[str, int]]]:
-    """Name and kind (inotify's mask) of all that is done to files in a folder."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = libc.inotify_init()
-    assert descriptor >= 0 and libc.inotify_add_watch(descriptor, os.fsencode(folder), 0xFFF & ~0x31) >= 0  # all but reading
-    events: list[tuple[str, int]] = []
-    try:
-        yield events
-        os.set_blocking(descriptor, False)
-        with contextlib.suppress(BlockingIOError):
-            while data := os.read(descriptor, 65536):
-                while data:
-                    dummy, mask, dummy, length = struct.unpack_from("iIII", data)
-                    events.append((data[16 : 16 + length].rstrip(b"\0").decode(), mask))
-                    data = data[16 + length :]
-    finally:
-        os.close(descriptor)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
-def test_check_metrics_appear_whole_and_readable(registered: Numbers) -> None:
-    """Also where Ansible's temporary folder is on another file system, whence nothing can be moved at once."""
-    moved_to = 0x80
-    shared = Path("/dev/shm")
-    elsewhere = shared if shared.is_dir() and shared.stat().st_dev != registered.folder.stat().st_dev else None
-    with tempfile.TemporaryDirectory(dir=elsewhere) as temporary, watched(registered.folder) as events:
-        run = registered.check({registered.numbers[0]: {}}, env={"ANSIBLE_REMOTE_TEMP": temporary})
-    assert run.rc == 0, run.output
-    assert [(name, mask) for name, mask in events if name.endswith(".prom")] == [("flows.prom", moved_to)], events
-    assert registered.metrics.stat().st_mode & 0o777 == 0o644
-    assert registered.samples()[("check_ok",)] == 1
-    assert {path.name for path in registered.folder.iterdir() if "prom" in path.name} == set()
+    # Where the keys cannot be read the records count, but for that.
+    run = registered.check(hosts, **{**meta, "meta_access_token": "EAAanother-token"}, read_back_required=True)
+    assert run.rc != 0 and published(run)["by_state"] == {"ok": 2, "different": 1, "absent": 1}, run.output
+    assert any("read_back_required" in problem for problem in published(run)["problems"])
 
 
 def test_check_metrics_that_no_collector_reads_are_refused(registered: Numbers) -> None:
-    run = registered.check({registered.numbers[0]: {}}, check_path=str(registered.folder))
+    run = registered.check(registered.numbers[:1], check_path=str(registered.folder))
     assert run.rc != 0 and "flows_encryption_check_path" in run.text and ".prom" in run.text
 
 
+@pytest.mark.slow
 def test_check_unreachable_hosts_are_problems(registered: Numbers) -> None:
-    lost = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
-    number = registered.numbers[0]
-    hosts: dict[str, dict[str, Any]] = {
-        number: {"flows_encryption_key_host": "lost"},
-        registered.numbers[1]: {"flows_encryption_api_host": "lost"},
-        "lost": {**lost, "flows_encryption_phone_numbers": []},
-    }
-    run = registered.check(hosts)
+    first, second = registered.numbers
+    lost = {"ansible_connection": "ssh", "phone_numbers": []}
+    run = registered.check({first: {"key_host": "lost"}, second: {"api_host": "lost"}, "lost": lost})
     assert run.rc != 0 and published(run)["by_state"] == {"unknown": 2}
     assert "on lost: the public key cannot be read" in run.text and "The records on lost cannot be read" in run.text
     assert registered.samples()[("check_ok",)] == 0
 
 
+@pytest.mark.slow
 def test_check_without_inventory_is_on_all_records(registered: Numbers) -> None:
     """And without a public key, what they should carry is not known."""
     registered.variables["private_key_path"] = str(registered.folder / "none.pem")
-    variables = {f"flows_encryption_{name}": value for name, value in registered.variables.items()}
-    run = registered.playbooks.run(PLAYBOOK, {"all": {}}, variables=variables)
+    run = registered.playbooks.run(PLAYBOOK, {"all": {}}, variables=prefixed(registered.variables))
     assert run.rc == 2 and "2 numbers: 0 ok, 2 unknown." in run.text, run.output
     assert "none.pub.pem on localhost: the public key cannot be read (" in run.text

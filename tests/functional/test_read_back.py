@@ -6,16 +6,17 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from typing import Any
 
 import pytest
 from support.keys import KeyPair
-from support.playbook_runs import AS_A_MODULE, EXECUTION_MODES, WORKER, Playbooks, Run, assert_execution_mode, new_number
+from support.playbook_runs import AS_A_MODULE, EXECUTION_MODES, WORKER, Playbooks, assert_nowhere, new_number
 from support.processes import Key, options
 from support.read_back import META, ROWS, TOKEN, World
 from support.simulator.client import Simulator
+
+AS_MODULES = ("drifted", "mismatch", "unconfirmed")
+"""Reasons of rows that are tried as a module, too: each run takes a process."""
 
 
 @pytest.fixture
@@ -26,7 +27,9 @@ def world(playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: K
     def params(*, phone_number: str | None = None, business_public_key: str, cache_path: str, **given: Any) -> dict[str, Any]:
         return options(simulator.url, cache_path, phone_number, business_public_key, **given)
 
-    return World(simulator, playbooks.folder / "records", keys, {new_number(): row for row in ROWS}, params)
+    rows = {row.reason: row for row in reversed(ROWS)}
+    numbers = {new_number(): row for row in (*rows.values(), *map(rows.__getitem__, AS_MODULES))}
+    return World(simulator, playbooks.folder / "records", keys, numbers, params)
 
 
 def task(world: World, playbooks: Playbooks, name: str, mode: str, **given: Any) -> dict[str, Any]:
@@ -34,16 +37,19 @@ def task(world: World, playbooks: Playbooks, name: str, mode: str, **given: Any)
     return playbooks.task(name, mode, **{**defaults, **META, **given})
 
 
-@pytest.mark.parametrize("execution_mode", [WORKER, pytest.param(AS_A_MODULE, marks=pytest.mark.slow)])
-def test_every_row_in_each_mode(execution_mode: str, world: World, playbooks: Playbooks) -> None:
+@pytest.mark.slow
+def test_each_reason_check_real_real(world: World, playbooks: Playbooks) -> None:
+    """The core decides on each row; this is that its decisions arrive, in both modes."""
     world.prepare()
+    in_worker = len(world.numbers) - len(AS_MODULES)
+    modes = {number: WORKER if place < in_worker else AS_A_MODULE for place, number in enumerate(world.numbers)}
 
     def tasks(name: str) -> list[dict[str, Any]]:
-        return [task(world, playbooks, f"{name} {number}", execution_mode, phone_number=number) for number in world.numbers]
+        return [task(world, playbooks, f"{name} {number}", mode, phone_number=number) for number, mode in modes.items()]
 
     check = playbooks.run_tasks(tasks("check"), "--check", "--diff")
     real = playbooks.run_tasks([*tasks("real"), *tasks("again")], "--diff")
-    assert_execution_mode(real, execution_mode)
+    assert len(real.modules) == 2 * len(check.modules) == 2 * len(AS_MODULES)
     for number in world.numbers:
         assert "diff" in real.one(f"real {number}")
         world.assert_row(number, check.one(f"check {number}"), real.one(f"real {number}"), real.one(f"again {number}"))
@@ -51,16 +57,13 @@ def test_every_row_in_each_mode(execution_mode: str, world: World, playbooks: Pl
     assert world.keys["other"].fingerprint in real.text and "Meta's error 190 (Invalid token)" in real.text
 
 
-@pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
-def test_token_is_not_repeated(execution_mode: str, world: World, playbooks: Playbooks) -> None:
+def test_token_is_not_repeated(world: World, playbooks: Playbooks) -> None:
     world.simulator.faults({"*": [{"do": "echo", "status": 400, "always": True, "method": "GET"}]})
-    echoed = task(world, playbooks, "echoed", execution_mode, phone_numbers=list(world.numbers)[:3], retries=0)
-    bad = task(world, playbooks, "bad", execution_mode, phone_number=new_number(), meta_access_token=f"{TOKEN}\nx")
-    run = playbooks.run_tasks([echoed, bad], "-vvvv")
-    assert "contains a space, a line break" in run.one("bad")["msg"]
-    assert TOKEN not in run.output
-    for path, text in playbooks.leftovers().items():
-        assert TOKEN not in text, path
+    tasks = [task(world, playbooks, f"echoed {mode}", mode, phone_numbers=list(world.numbers)[:3], retries=0) for mode in EXECUTION_MODES]
+    bad = [task(world, playbooks, f"bad {mode}", mode, phone_number=new_number(), meta_access_token=f"{TOKEN}\nx") for mode in EXECUTION_MODES]
+    run = playbooks.run_tasks([*tasks, *bad], "-vvvv")
+    assert all("contains a space, a line break" in run.one(each["name"])["msg"] for each in bad)
+    assert_nowhere([TOKEN], {"the output": run.output, **playbooks.leftovers()})
 
 
 def test_another_task_meanwhile_counts(world: World, playbooks: Playbooks) -> None:
@@ -73,47 +76,3 @@ def test_another_task_meanwhile_counts(world: World, playbooks: Playbooks) -> No
     assert sorted(result["changed"] for result in run.by_host("task").values()) == [False, False, False, True]
     assert world.simulator.methods()["POST"] == 1
     assert "/v23.0/1001/phone_numbers" not in world.simulator.methods_by_url()
-
-
-ROLE = {"name": "Register", "ansible.builtin.include_role": {"name": "kaleyra.whatsapp.flows_encryption"}}
-REPORT = {"name": "Report", "ansible.builtin.include_role": {"name": "kaleyra.whatsapp.flows_encryption", "tasks_from": "report"}}
-
-
-def test_role_without_records_registers_nothing_twice(world: World, playbooks: Playbooks) -> None:
-    """As in AWX, where a job's container vanishes; and the report finds what drifted."""
-    numbers = list(world.numbers)[:4]
-    variables = {
-        "flows_encryption_api_url": playbooks.api_url,
-        "flows_encryption_sid": "{{ sid }}",
-        "flows_encryption_api_key": "{{ api_key }}",
-        "flows_encryption_cache_path": str(world.cache),
-        "flows_encryption_public_key": world.keys["wanted"].public,
-        "flows_encryption_read_back": "meta",
-        "flows_encryption_read_back_required": True,
-        "flows_encryption_meta_api_url": f"{playbooks.api_url}/v23.0",
-        "flows_encryption_report_path": str(playbooks.folder / "report"),
-    }
-    ids = {number: str(2_000_001 + place) for place, number in enumerate(numbers)}
-    inventory = {"all": {"hosts": {number: {"ansible_connection": "local", "waba_phone_number_id": ids[number]} for number in numbers}}}
-    env = {"META_ACCESS_TOKEN": TOKEN}
-    play = {"hosts": "all", "gather_facts": False, "vars": variables}
-
-    def run(*tasks: dict[str, Any]) -> tuple[Run, dict[str, int]]:
-        before = world.simulator.methods()
-        done = playbooks.run([{**play, "tasks": list(tasks)}], inventory, env=env)
-        assert done.rc == 0 and TOKEN not in done.output, done.output
-        return done, {method: count - before.get(method, 0) for method, count in world.simulator.methods().items()}
-
-    assert run(ROLE)[1] == {"GET": 8, "POST": 4}
-    shutil.rmtree(world.cache)
-    done, sent = run(ROLE)
-    assert sent == {"GET": 4, "POST": 0} and done.changed() == 0
-    # Each has its record again, and one number is given another key by somebody else.
-    assert {world.record(number)["state"] for number in numbers} == {"confirmed"}
-    world.simulator.hold({numbers[0]: world.keys["other"].public})
-    assert run(REPORT)[1] == {"GET": 4, "POST": 0}
-    report = json.loads((playbooks.folder / "report.json").read_text())
-    assert {row["phone_number"]: row["state"] for row in report["numbers"]} == {**dict.fromkeys(numbers, "confirmed"), numbers[0]: "drifted"}
-    assert report["summary"]["drifted"] == report["summary"]["different"] == numbers[:1]
-    assert world.keys["other"].fingerprint in (playbooks.folder / "report.csv").read_text()
-    assert "Drifted" in (playbooks.folder / "report.html").read_text()
