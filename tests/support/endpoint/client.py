@@ -101,7 +101,7 @@ class Phone:
         self._thread.join()
 
     def _send_always(self) -> None:
-        while not self._stop.wait(0.005):
+        while not self._stop.wait(0.03):
             try:
                 self.send(f"hello {self.sent}")
             except Exception as exc:  # a broken connection is a lost message, too
