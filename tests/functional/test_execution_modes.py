@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.keys import KeyPair
-from support.playbook_runs import EXECUTION_MODES, SID, WA_400, WORKER, Playbooks, assert_execution_mode, new_number
+from support.playbook_runs import EXECUTION_MODES, SID, WA_400, WORKER, Playbooks, new_number
 from support.simulator.client import Simulator
 
 # Hides packages from one process, as if they were not installed. The names are in HIDDEN_PACKAGES.
@@ -29,19 +29,6 @@ class Finder(importlib.machinery.PathFinder):
 sys.meta_path[:] = [Finder if f is importlib.machinery.PathFinder else f for f in sys.meta_path]
 """
 
-# Takes down each import of these packages, with the process that asked for it; children of a fork inherit the hook.
-WATCH = """
-import os, sys
-
-def hook(event, arguments):
-    if event == "import" and arguments[0].partition(".")[0] in ("requests", "cryptography"):
-        with open(os.environ["IMPORTS_FILE"], "a") as file:
-            file.write(f"{os.getpid()} {arguments[0]}\\n")
-
-sys.addaudithook(hook)
-"""
-
-
 def site(folder: Path, code: str) -> str:
     """A folder for PYTHONPATH that runs the code as Python starts."""
     folder.mkdir()
@@ -49,6 +36,7 @@ def site(folder: Path, code: str) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 def test_only_what_asks_for_a_process_gets_one(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
     # Stands in for sudo, which is not everywhere: does the command that comes after its own arguments.
     sudo = playbooks.inputs / "sudo"
@@ -56,44 +44,43 @@ def test_only_what_asks_for_a_process_gets_one(playbooks: Playbooks, simulator: 
     sudo.chmod(0o755)
     used = playbooks.logs / "sudo"
     become = {"become": True, "become_method": "ansible.builtin.sudo", "become_exe": str(sudo)}
-    ways: dict[str, dict[str, Any]] = {
-        "plain": {},
-        "become": become,
-        "async": {"async": 60, "poll": 1},
-        "environment": {"environment": {"SOME": "thing"}},
-        "no become": {"become": False},
-        "empty environment": {"environment": {}},
-    }
-    results = {}
-    numbers = {name: new_number() for name in ways}
-    tasks = {
-        name: playbooks.task(name, WORKER, keywords, phone_number=numbers[name], business_public_key=key.public)
-        for name, keywords in ways.items()
-    }
+    in_worker: dict[str, dict[str, Any]] = {"plain": {}, "no become": {"become": False}, "empty environment": {"environment": {}}}
+    as_module: dict[str, dict[str, Any]] = {"become": become, "async": {"async": 60, "poll": 1}, "environment": {"environment": {"SOME": "thing"}}}
+    # The module gets its credentials from there.
+    outside = {"environment": {"KALEYRA_SID": SID}}
+    numbers = {name: new_number() for name in (*in_worker, *as_module, "block", "play")}
+
+    def tasks(ways: dict[str, dict[str, Any]], **options: Any) -> list[dict[str, Any]]:
+        return [
+            playbooks.task(name, WORKER, keywords, phone_number=numbers[name], business_public_key=key.public, **options)
+            for name, keywords in ways.items()
+        ]
+
     env = {"ANSIBLE_BECOME_ALLOW_SAME_USER": "1", "SUDO_FILE": str(used)}
-    in_process, not_in_process = ["plain", "no become", "empty environment"], ["become", "async", "environment"]
-
-    run = playbooks.run_tasks([tasks[name] for name in in_process], "-vvv", env=env)
-    results.update({name: run.one(name) for name in in_process})
+    first = playbooks.run_tasks(tasks(in_worker), "-vvv", env=env)
     # No process at all, not even a shell that makes a temporary folder.
-    assert run.modules == []
+    assert first.modules == []
     for mark in ("Using module file", "ansible-tmp", "EXEC"):
-        assert mark not in run.output
+        assert mark not in first.output
 
-    run = playbooks.run_tasks([tasks[name] for name in not_in_process], "-vvv", env=env)
-    results.update({name: run.one(name) for name in not_in_process})
-    assert run.modules.count("kaleyra_flows_encryption") == 3
-    assert "async_status" in run.modules
-    assert run.stdout.count("plugins/modules/kaleyra_flows_encryption.py") >= 3  # "Using module file"
+    plays: list[dict[str, Any]] = [
+        {"hosts": "all", "gather_facts": False, "tasks": [*tasks(as_module), {"block": tasks({"block": {}}, sid=""), **outside}]},
+        {"hosts": "all", "gather_facts": False, "tasks": tasks({"play": {}}, sid=""), **outside},
+    ]
+    second = playbooks.run(plays, {"all": {"hosts": {"here": {"ansible_connection": "local"}}}}, "-vvv", env=env)
+    assert second.modules.count("kaleyra_flows_encryption") == 5
+    assert "async_status" in second.modules
+    assert second.stdout.count("plugins/modules/kaleyra_flows_encryption.py") >= 5  # "Using module file"
     assert used.read_text()
 
     # And all came to the same.
-    for name, result in results.items():
+    for name, number in numbers.items():
+        result = (first if name in in_worker else second).one(name)
         own = {"ansible_job_id", "started", "finished", "results_file", "stdout", "stdout_lines", "stderr", "stderr_lines"}
         assert {k: v for k, v in result.items() if k not in own} == {
             "changed": True,
             "failed": False,
-            "phone_number": numbers[name],
+            "phone_number": number,
             "fingerprint": key.fingerprint,
             "previous_fingerprint": None,
             "reason": "absent",
@@ -106,40 +93,22 @@ def test_only_what_asks_for_a_process_gets_one(playbooks: Playbooks, simulator: 
 
 
 @pytest.mark.slow
-def test_environment_and_become_of_the_play_count(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
-    task = playbooks.task("register", WORKER, phone_number="{{ number }}", business_public_key=key.public)
-    hosts = {"hosts": {"here": {"ansible_connection": "local", "number": new_number()}}}
-    # The task's own environment is what the module gets its credentials from.
-    block = {"block": [task], "environment": {"KALEYRA_SID": SID}}
-    plays: list[dict[str, Any]] = [
-        {"hosts": "all", "gather_facts": False, "tasks": [block]},
-        {"hosts": "all", "gather_facts": False, "environment": {"KALEYRA_SID": SID}, "tasks": [{**task, "name": "again"}]},
-    ]
-    run = playbooks.run(plays, {"all": hosts}, variables={"sid": ""})
-    assert run.modules == ["kaleyra_flows_encryption"] * 2
-    assert run.one("register")["reason"] == "absent"
-    assert run.one("again")["reason"] == "up_to_date"
-    assert simulator.count() == 1
-
-
-@pytest.mark.slow
 def test_module_runs_without_requests_on_controller(
     playbooks: Playbooks, simulator: Simulator, key: KeyPair, tmp_path: Path
 ) -> None:
     hide = site(tmp_path / "hide", HIDE)
-    tasks = [playbooks.task("register", phone_number=new_number(), business_public_key=key.public)]
-    for hidden in ("requests", "requests cryptography"):
-        run = playbooks.run_tasks(tasks, env={"PYTHONPATH": hide, "HIDDEN_PACKAGES": hidden})
-        assert run.modules == ["kaleyra_flows_encryption"], hidden
+    register = playbooks.task("register", phone_number=new_number(), business_public_key=key.public)
+    run = playbooks.run_tasks([register], env={"PYTHONPATH": hide, "HIDDEN_PACKAGES": "requests cryptography"})
+    assert (run.modules, run.changed()) == (["kaleyra_flows_encryption"], 1)
     assert simulator.count() == 1
 
     # Missing on both sides: it says what is missing, and where.
     for hidden in ("requests", "cryptography"):
         tasks = [playbooks.task("register", phone_number=new_number(), business_public_key=key.public)]
-        env = {"PYTHONPATH": hide, "MODULE_PYTHONPATH": hide, "HIDDEN_PACKAGES": hidden}
-        result, predicted = (playbooks.run_tasks(tasks, *mode, env=env).one("register") for mode in ([], ["--check"]))
-        assert result["failed"]
-        assert (predicted["failed"], predicted["msg"]) == (True, result["msg"])
+        tasks.append({**tasks[0], "name": "check", "check_mode": True})
+        run = playbooks.run_tasks(tasks, env={"PYTHONPATH": hide, "MODULE_PYTHONPATH": hide, "HIDDEN_PACKAGES": hidden})
+        result, predicted = run.one("register"), run.one("check")
+        assert result["failed"] and (predicted["failed"], predicted["msg"]) == (True, result["msg"])
         for part in (f"The Python library {hidden}", sys.executable, f"-m pip install {hidden}", "ansible_python_interpreter"):
             assert part in result["msg"]
         assert result["attempts"] == 0
@@ -148,71 +117,24 @@ def test_module_runs_without_requests_on_controller(
     assert simulator.count() == 1
 
 
-@pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
 @pytest.mark.slow
-def test_unchanged_run_imports_no_library(
-    playbooks: Playbooks, key: KeyPair, execution_mode: str, tmp_path: Path
-) -> None:
-    imports = tmp_path / "imports"
-    watch = site(tmp_path / "watch", WATCH)
-    env = {"PYTHONPATH": watch, "MODULE_PYTHONPATH": watch, "IMPORTS_FILE": str(imports)}
-    tasks = [playbooks.task("register", execution_mode, phone_number=new_number(), business_public_key=key.public)]
-
-    def imported() -> tuple[set[str], set[str]]:
-        """What the first process has imported, which is Ansible itself, and what all others have."""
-        lines = [line.split() for line in imports.read_text().splitlines()]
-        imports.unlink()
-        own = {name for pid, name in lines if pid == lines[0][0]}
-        return own, {name for pid, name in lines if pid != lines[0][0]}
-
-    run = playbooks.run_tasks(tasks, env=env)
-    assert run.changed() == 1
-    dummy, others = imported()
-    assert "requests" in others  # so this test would see it
-
-    run = playbooks.run_tasks(tasks, env=env)
-    assert run.changed() == 0
-    assert_execution_mode(run, execution_mode)
-    own, others = imported()
-    assert "requests" not in own
-    assert others == set()
-
-
-@pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
-@pytest.mark.slow
-def test_loop_goes_on_and_keeps_its_connection(
-    playbooks: Playbooks, simulator: Simulator, key: KeyPair, execution_mode: str
-) -> None:
-    numbers = [new_number() for dummy in range(5)]
-    simulator.faults({numbers[1]: [WA_400]})
-    loop = {"loop": numbers}
-    tasks = [playbooks.task("register", execution_mode, loop, phone_number="{{ item }}", business_public_key=key.public)]
-
+def test_loop_goes_on_and_keeps_its_connection(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
+    loops = {mode: [new_number() for dummy in range(3)] for mode in EXECUTION_MODES}
+    refused = {numbers[1] for numbers in loops.values()}
+    simulator.faults({number: [WA_400] for number in refused})
+    tasks = [
+        playbooks.task(mode, mode, {"loop": numbers}, phone_number="{{ item }}", business_public_key=key.public) for mode, numbers in loops.items()
+    ]
     run = playbooks.run_tasks(tasks)
-    assert {number: result["failed"] for number, result in run.by_item("register").items()} == {
-        number: number == numbers[1] for number in numbers
-    }
-    assert [o.status for o in run.of("register")] == ["failed"]
+    for mode, numbers in loops.items():
+        assert {number: result["failed"] for number, result in run.by_item(mode).items()} == {number: number in refused for number in numbers}
+        assert [o.status for o in run.of(mode)] == ["failed"]
     state = simulator.state()
-    assert set(state["registered"][SID]) == {*numbers} - {numbers[1]}
-    assert state["request_count"] == 5
-    assert state["connection_count"] == (1 if execution_mode == WORKER else 5)
+    assert set(state["registered"][SID]) == {number for numbers in loops.values() for number in numbers} - refused
+    assert state["request_count"] == 6
+    assert state["connection_count"] == 1 + 3
 
     # The next run sends what failed, and nothing else.
-    run = playbooks.run_tasks(tasks)
-    assert [number for number, result in run.by_item("register").items() if result["changed"]] == [numbers[1]]
-    assert simulator.count() == 6
-
-
-def test_parallel_hosts_register_once_each(playbooks: Playbooks, simulator: Simulator, key: KeyPair) -> None:
-    numbers = [new_number() for dummy in range(12)]
-    hosts = {number: {"ansible_connection": "local"} for number in numbers}
-    task = playbooks.task("register", phone_number="{{ inventory_hostname }}", business_public_key=key.public)
-    play = {"hosts": "all", "gather_facts": False, "tasks": [task, {**task, "name": "again"}]}
-    run = playbooks.run([play], {"all": {"hosts": hosts}}, "--forks", "6")
-    assert run.rc == 0
-    assert run.modules == []
-    assert {host: result["reason"] for host, result in run.by_host("register").items()} == dict.fromkeys(numbers, "absent")
-    assert {host: result["reason"] for host, result in run.by_host("again").items()} == dict.fromkeys(numbers, "up_to_date")
-    assert simulator.count() == 12
-    assert simulator.registered() == {SID: dict.fromkeys(numbers, key.fingerprint)}
+    run = playbooks.run_tasks(tasks[:1])
+    assert {number for number, result in run.by_item(WORKER).items() if result["changed"]} == {loops[WORKER][1]}
+    assert simulator.count() == 7

@@ -11,20 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 from support.keys import KeyPair
-from support.playbook_runs import (
-    CLOSED_API_KEY,
-    CLOSED_SID,
-    EXECUTION_MODES,
-    SID,
-    WA_400,
-    WA_500,
-    WORKER,
-    Playbooks,
-    assert_execution_mode,
-    new_number,
-)  # fmt: skip
+from support.playbook_runs import AS_A_MODULE, CLOSED_API_KEY, CLOSED_SID, EXECUTION_MODES, SID, WA_500, WORKER, Playbooks, new_number
 from support.processes import register_all
 from support.simulator.client import Simulator
 
@@ -123,20 +111,11 @@ class Answer:
 ANSWERS = {
     "success": Answer(SUCCESS, (), "up_to_date"),
     "throttled": Answer({**SUCCESS, "attempts": 3}, (), "up_to_date", [BUSY, BUSY]),
-    "wrong key": Answer(
-        INCORRECT, ("HTTP 401", "Incorrect SID or API key.", "Check sid and api_key", KEEPS), "absent", options={"api_key": "None-Of-This"}
-    ),
     "closed": Answer(
         {"http_status": 401, "code": "WA-401", "message": CLOSED, "outcome": "rejected"},
         ("HTTP 401", "API is not available", "Kaleyra's support", KEEPS),
         "absent",
         options={"sid": CLOSED_SID, "api_key": CLOSED_API_KEY},
-    ),
-    "payload": Answer(
-        {"http_status": 400, "code": "WA-400", "message": "Refer to correct payload format", "outcome": "rejected"},
-        ("HTTP 400", "Refer to correct payload format", "onboarded", KEEPS),
-        "absent",
-        [WA_400],
     ),
     "error": Answer(
         {"http_status": 500, "code": "WA-500", "message": "Please try again later", "outcome": "unknown"},
@@ -151,34 +130,33 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("execution_mode", EXECUTION_MODES)
-def test_each_kind_of_answer_and_the_next_run(
-    playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair, execution_mode: str
-) -> None:
-    names = list(ANSWERS) if execution_mode == WORKER else ["throttled", "closed", "lost", "refused"]  # as a module each takes a process
-    numbers = {name: new_number() for name in names}
-    register_all(playbooks.api_url, playbooks.default_cache, [numbers["refused"]], key.public)
-    simulator.faults({numbers[name]: ANSWERS[name].faults for name in names})
+def test_each_kind_of_answer_and_the_next_run(playbooks: Playbooks, simulator: Simulator, key: KeyPair, other_key: KeyPair) -> None:
+    """In the worker; as a module, which takes a process each, some of them."""
+    tried = {**{name: (name, WORKER) for name in ANSWERS}, **{f"{name} as a module": (name, AS_A_MODULE) for name in ("lost", "refused")}}
+    numbers = {task: new_number() for task in tried}
+    refused = [task for task, (name, dummy) in tried.items() if name == "refused"]
+    register_all(playbooks.api_url, playbooks.default_cache, [numbers[task] for task in refused], key.public)
+    simulator.faults({numbers[task]: ANSWERS[name].faults for task, (name, dummy) in tried.items()})
 
     def task(name: str, **options: Any) -> dict[str, Any]:
-        return playbooks.task(name, execution_mode, phone_number=numbers[name], **{"business_public_key": key.public, **options})
+        return playbooks.task(name, tried[name][1], phone_number=numbers[name], **{"business_public_key": key.public, **options})
 
-    others = {"refused": {"business_public_key": other_key.public}}
-    run = playbooks.run_tasks([task(name, **others.get(name, {}), **ANSWERS[name].options) for name in names])
-    assert_execution_mode(run, execution_mode)
+    others = {task: {"business_public_key": other_key.public} for task in refused}
+    run = playbooks.run_tasks([task(name, **others.get(name, {}), **ANSWERS[answer].options) for name, (answer, dummy) in tried.items()])
+    assert run.modules == ["kaleyra_flows_encryption"] * 2
     assert run.rc == 0  # every failure was ignored
-    for name in names:
-        result, answer = run.one(name), ANSWERS[name]
+    for name, (kind, dummy) in tried.items():
+        result, answer = run.one(name), ANSWERS[kind]
         message = result.pop("msg", "")
         facts = {"changed": False, "failed": True, "reason": "absent", "attempts": 1, **answer.facts}
-        mine, previous = (other_key, key.fingerprint) if name == "refused" else (key, None)
+        mine, previous = (other_key, key.fingerprint) if name in refused else (key, None)
         assert result == {"phone_number": numbers[name], "fingerprint": mine.fingerprint, "previous_fingerprint": previous, **facts}
         assert all(part in message for part in (numbers[name], *answer.words) if answer.words), message
 
     # What the number carries after a lost answer is what the API applied, and the record does not claim to know.
     assert simulator.registered()[SID][numbers["lost"]] == key.fingerprint
-    sent = simulator.count()
-    run = playbooks.run_tasks([task(name) for name in names])
-    assert {name: run.one(name)["reason"] for name in names} == {name: ANSWERS[name].then for name in names}
-    assert simulator.count() - sent == sum(ANSWERS[name].then != "up_to_date" for name in names)
+    sent, then = simulator.count(), {task: ANSWERS[name].then for task, (name, dummy) in tried.items()}
+    run = playbooks.run_tasks([task(name) for name in tried])
+    assert {name: run.one(name)["reason"] for name in tried} == then
+    assert simulator.count() - sent == sum(reason != "up_to_date" for reason in then.values())
     assert simulator.registered() == {SID: dict.fromkeys(numbers.values(), key.fingerprint)}
