@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.playbook_runs import BIN, COLLECTIONS
+from support.playbook_runs import BIN, COLLECTIONS, Playbooks
 from support.servers import closed_port
 from support.simulator.client import Simulator, waba_numbers
 
@@ -102,20 +102,11 @@ def test_numbers_are_hosts_with_groups_and_variables(inventory: Inventory, simul
 
 
 @pytest.mark.slow
-def test_text_from_outside_is_no_template(inventory: Inventory) -> None:
+def test_text_from_outside_is_no_template(inventory: Inventory, playbooks: Playbooks) -> None:
     task = {"debug": {"msg": "name={{ waba_verified_name }} level={{ waba_throughput.level }}"}}
-    play = [{"hosts": NUMBERS[2], "gather_facts": False, "tasks": [task]}]
-    (inventory.folder / "play.yml").write_text(json.dumps(play))
-    configuration = inventory.write(fields=["verified_name", "throughput"])
-    done = subprocess.run(
-        [BIN / "ansible-playbook", "-i", configuration, inventory.folder / "play.yml"],
-        check=False,
-        env={"PATH": os.environ["PATH"], "HOME": str(inventory.folder), "LANG": "C.UTF-8", "ANSIBLE_COLLECTIONS_PATH": COLLECTIONS},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert "name={{ 6 * 7 }} level={{ 1 }}" in done.stdout, done.stdout + done.stderr
+    play = {"hosts": NUMBERS[2], "gather_facts": False, "tasks": [task]}
+    run = playbooks.run([play], "", "-i", str(inventory.write(fields=["verified_name", "throughput"])))
+    assert "name={{ 6 * 7 }} level={{ 1 }}" in run.stdout, run.output
 
 
 @pytest.mark.slow

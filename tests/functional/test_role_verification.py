@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support.endpoint.client import Endpoint
 from support.endpoint.misbehaving import MisbehavingEndpoint, Reply
-from support.keys import KeyPair
+from support.keys import KeyPair, fingerprint_of, openssl
 from support.playbook_runs import SID, WA_400, Playbooks, Run, assert_nowhere, new_number
 from support.processes import register_all
 from support.role import REGISTER, ROLE, fleet
@@ -105,27 +105,30 @@ def test_endpoint_and_key_stop_their_own_hosts(world: World, key: KeyPair, other
 
 
 @pytest.mark.slow
-def test_other_key_on_endpoint_stops_play_until_deployed(world: World, key: KeyPair, other_key: KeyPair) -> None:
-    """Real, real after the deployment, and then check and real, which verify and change nothing."""
-    hosts = numbers(2)
+def test_new_key_waits_for_endpoint(world: World, key: KeyPair) -> None:
+    """Check mode has no key to verify, the run makes one and stops, the next goes through; then check and real verify and change nothing."""
+    hosts, private = numbers(2), world.folder / "keys/new.pem"
     world.register(hosts, key)
-    world.other.with_name("other.pub.pem").write_text(other_key.public)
     requests = world.simulator.count()
-    world.variables["private_key_path"] = str(world.other)
-    stopped = world.run(hosts)
-    assert stopped.failed() == set(hosts)
+    world.variables["private_key_path"] = str(private)
+    checked = world.run(hosts, "--check")
+    assert checked.rc == 0, checked.output
+    assert (world.endpoint.answered(), private.exists()) == ([], False)
+    assert world.run(hosts).failed() == set(hosts)
     assert (world.simulator.count(), world.registered()) == (requests, dict.fromkeys(hosts, key.fingerprint))
     assert world.endpoint.answered() == WRONG_KEY
+    made = private.read_text()
 
-    world.endpoint.hold([world.other])
+    world.endpoint.hold([private])
     world.endpoint.reload()
     for arguments, changed in (([], 2), (["--check", "--diff"], 0), ([], 0)):
         run = world.run(hosts, *arguments)
         assert (run.rc, run.changed()) == (0, changed), run.output
         assert {host: result["msg"]["active"] for host, result in run.by_host("Show").items()} == dict.fromkeys(hosts, True)
-        assert world.registered() == dict.fromkeys(hosts, other_key.fingerprint)
+        assert world.registered() == dict.fromkeys(hosts, fingerprint_of(openssl("pkey", "-pubout", stdin=made)))
     assert world.simulator.count() == requests + 2
     assert world.endpoint.answered() == WRONG_KEY + VERIFIED * 6
+    assert private.read_text() == made
 
 
 @pytest.mark.slow
@@ -157,25 +160,6 @@ def test_verified_once_for_hosts_that_share_an_endpoint(world: World, key: KeyPa
             "foreign_key": {"http_status": 421, "refused": True},
             "wrong_signature": {"http_status": 432, "refused": True},
         }
-
-
-@pytest.mark.slow
-def test_key_made_in_this_run_waits_for_endpoint(world: World) -> None:
-    """The first run ever: check mode has no key to verify, the run makes one and stops, the next one goes through."""
-    (host,), private = numbers(1), world.folder / "keys/new.pem"
-    world.variables["private_key_path"] = str(private)
-    checked = world.run([host], "--check")
-    assert checked.rc == 0, checked.output
-    assert (world.endpoint.answered(), world.simulator.count(), private.exists()) == ([], 0, False)
-    assert world.run([host]).failed() == {host}
-    assert (world.endpoint.answered(), world.simulator.count()) == (WRONG_KEY, 0)
-    made = private.read_bytes()
-
-    world.endpoint.hold([private])
-    world.endpoint.reload()
-    done = world.run([host])
-    assert done.rc == 0, done.output
-    assert (set(world.registered()), private.read_bytes()) == ({host}, made)
 
 
 @pytest.mark.slow
