@@ -43,14 +43,14 @@ class ActionModule(ActionBase):
     def _ensure(self, pair: Result) -> Result:
         path, owner = pair["private_key_path"], _given(owner=pair["owner"], group=pair["group"])
         file = self._module("ansible.builtin.file", path=path, state="file", mode=pair["mode"], **owner)
-        changed = bool(file.get("changed"))
+        changed, created = bool(file.get("changed")), False
         # The module file ends without a state where a part of the path is a file.
         if file.get("state") == "absent" or ("state" not in file and not self._stat(path).get("exists")):
             if pair["vanishes"]:
                 raise Stop(would_vanish(pair))
-            changed = self._create(pair, owner)
+            created = self._create(pair, owner)
             if self._task.check_mode:
-                return {"changed": changed, "public_key": "", "pending": True}
+                return {"changed": created, "public_key": "", "pending": True}
         elif file.get("state") != "file":
             raise Stop(cannot_use(pair, file))
         passphrase = _given(passphrase=self._passphrase)
@@ -59,7 +59,7 @@ class ActionModule(ActionBase):
             raise Stop(cannot_read(pair, info))
         if why := cannot_register(pair, info):
             raise Stop(why)
-        changed |= self._write_public_key(pair, owner)
+        changed |= created or self._write_public_key(pair, owner)
         return {"changed": changed, "public_key": info["public_key"], "fingerprint": info["public_key_fingerprints"]["sha256"], "pending": False}
 
     def _create(self, pair: Result, owner: Result) -> bool:
@@ -74,17 +74,18 @@ class ActionModule(ActionBase):
         path, temporary = pair["private_key_path"], pair["temporary_path"]
         # With the strategy free, all hosts that share the key run this at the same time.
         with _alone(f"{pair['key_host']}:{path}") as is_first:
-            if self._stat(path).get("exists"):  # by now
+            if not is_first and self._stat(path).get("exists"):  # by now
                 return False
-            folder_exists = self._require_writable_folder(pair)
+            folder, existing = pair["folder"], self._existing_folder(pair)
             if self._task.check_mode:
                 return is_first
-            if not folder_exists:
-                module("ansible.builtin.file", path=pair["folder"], state="directory")
+            if existing != folder:
+                if existing != posixpath.dirname(folder):
+                    module("ansible.builtin.file", path=posixpath.dirname(folder), state="directory")
                 # The mode comes first: if the owner cannot be set, others still have no access.
-                module("ansible.builtin.file", path=pair["folder"], state="directory", mode="0700")
+                module("ansible.builtin.file", path=folder, state="directory", mode="0700")
                 if owner:
-                    module("ansible.builtin.file", path=pair["folder"], state="directory", **owner)
+                    module("ansible.builtin.file", path=folder, state="directory", **owner)
             module(
                 "community.crypto.openssl_privatekey",
                 path=temporary,
@@ -117,9 +118,9 @@ class ActionModule(ActionBase):
             raise Stop(cannot_write(pair, public))
         return bool(public.get("changed"))
 
-    def _require_writable_folder(self, pair: Result) -> bool:
-        """Return whether the key's folder exists. Check mode also reports that it cannot be created or written to."""
-        folder = pair["folder"]
+    def _existing_folder(self, pair: Result) -> str:
+        """Return the key's folder, or the nearest one above it that exists. Also in check mode, it must be a folder that can be written to."""
+        folder: str = pair["folder"]
         while True:
             found = self._stat(folder)
             if found.get("exists") or posixpath.dirname(folder) in ("", folder):
@@ -129,7 +130,7 @@ class ActionModule(ActionBase):
             raise Stop(cannot_create(pair, f"{folder} is not a folder."))
         if found.get("exists") and not (found.get("writeable") and found.get("executable")):
             raise Stop(cannot_create(pair, f"the folder {folder} cannot be written to."))
-        return bool(found.get("exists")) and folder == pair["folder"]
+        return folder if found.get("exists") else ""
 
     def _stat(self, path: str) -> Result:
         looked = self._module("ansible.builtin.stat", path=path, follow=True, get_checksum=False, get_mime=False, get_attributes=False)
