@@ -61,6 +61,12 @@ class Inventory:
     variables: dict[str, Any] = dataclasses.field(default_factory=dict)
     disabled: frozenset[str] = frozenset()
 
+    @classmethod
+    def of_numbers(cls, *numbers: str, hosts: Mapping[str, dict[str, Any]] | None = None, **variables: Any) -> Inventory:
+        """Return one with numbers, further hosts, and variables of the role without its prefix."""
+        of_all = {f"flows_encryption_{name}": value for name, value in variables.items()}
+        return cls({**{number: {} for number in numbers}, **(hosts or {})}, {NUMBERS: [*numbers]}, of_all)
+
     def script(self, slice_number: int, slice_count: int) -> str:
         """Return the script that is the job's inventory: in a slice without the other slices' hosts, and without empty groups.
 

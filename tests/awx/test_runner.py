@@ -12,23 +12,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from awx._runner import AWX, CREATE, ENSURE_KEY_PAIR, NUMBERS, REGISTER, REGISTERS, Credential, Inventory, Job, on_cores
+from awx._runner import AWX, CREATE, ENSURE_KEY_PAIR, REGISTER, REGISTERS, Credential, Inventory, Job, on_cores
 from support.endpoint.client import Endpoint
 from support.keys import KeyPair, fingerprint_of, openssl, secret_lines
 from support.playbook_runs import API_KEY, SID, WA_400, assert_nowhere, new_number, spellings
 from support.simulator.client import Simulator, waba_numbers
 
 
-def of_numbers(*numbers: str, **variables: object) -> Inventory:
-    of_all = {f"flows_encryption_{name}": value for name, value in variables.items()}
-    return Inventory({number: {} for number in numbers}, {NUMBERS: [*numbers]}, of_all)
-
-
 def test_key_and_records_need_a_lasting_place(awx: AWX, simulator: Simulator, account: Credential) -> None:
     numbers = new_number(), new_number()
     private, cache = awx.lasting / "keys/private.pem", awx.lasting / "records"
     # As a survey gives what was not chosen.
-    inventory = of_numbers(*numbers, private_key_path=str(private), key_path_is_persistent="False", cache_path_is_persistent="")
+    inventory = Inventory.of_numbers(*numbers, private_key_path=str(private), key_path_is_persistent="False", cache_path_is_persistent="")
     # The container by a name of its own is no other place.
     inventory.hosts["here"] = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
     for playbook, key_host in ((REGISTER, "localhost"), (ENSURE_KEY_PAIR, "here")):
@@ -62,7 +57,7 @@ def test_read_back_second_job_registers_nothing(awx: AWX, simulator: Simulator, 
     """Nothing lasts from job to job; token and account IDs come with the credential."""
     numbers, token = [new_number(), new_number()], "EAAtoken-of-the-jobs-2001"
     simulator.configure(access_token=token, wabas={"1001": waba_numbers(numbers)})
-    inventory = of_numbers(*numbers, read_back="meta", meta_api_url=f"{simulator.url}/v23.0", public_key=key.public)
+    inventory = Inventory.of_numbers(*numbers, read_back="meta", meta_api_url=f"{simulator.url}/v23.0", public_key=key.public)
     credential = account.but(meta_access_token=token, meta_waba_ids="1001")
     for reason in ("absent", "up_to_date"):
         job = awx.run(REGISTER, inventory, credentials=[credential])
@@ -78,7 +73,7 @@ def test_private_key_by_credential_is_used(awx: AWX, simulator: Simulator, accou
     passphrase, app_secret = "Open-Sesame-3001", "App-Secret-3002"
     encrypted = openssl("pkey", "-aes256", "-passout", f"pass:{passphrase}", stdin=key.private)
     numbers = new_number(), new_number()
-    inventory = of_numbers(*numbers)
+    inventory = Inventory.of_numbers(*numbers)
     plain = account.but(private_key=key.private.strip().replace("\n", "\r\n"))
     protected = account.but(private_key=encrypted.replace("\n", "\r\n"), private_key_passphrase=passphrase, app_secret=app_secret)
     mistaken = protected.but(private_key_passphrase="Open-Barley-3003")
@@ -123,11 +118,14 @@ def test_slices_then_relaunch_on_failed_hosts(awx: AWX, simulator: Simulator, ac
     """Three slices at once, which see neither each other's numbers nor the key host. The job before has published the public key."""
     numbers = [new_number() for dummy in range(6)]
     disabled = new_number()
-    inventory = of_numbers(
-        *numbers, disabled,
-        key_host="endpoint", private_key_path="/etc/flows/private.pem", cache_path=str(awx.lasting), cache_path_is_persistent=True,
+    inventory = Inventory.of_numbers(
+        *(*numbers, disabled),
+        hosts={"endpoint": {"ansible_host": "127.0.0.1"}},
+        key_host="endpoint",
+        private_key_path="/etc/flows/private.pem",
+        cache_path=str(awx.lasting),
+        cache_path_is_persistent=True,
     )
-    inventory.hosts["endpoint"] = {"ansible_host": "127.0.0.1"}
     inventory.disabled = frozenset({disabled})
     simulator.faults({numbers[1]: [WA_400]})
 

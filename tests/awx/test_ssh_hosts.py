@@ -44,20 +44,9 @@ def shown(watch: ProcessWatch, *users: User) -> dict[int, str]:
 def test_key_host_check_real_real(awx: AWX, simulator: Simulator, host: Host, account: Credential) -> None:
     """Numbers as hosts, with and without plus, and as a list. Nothing secret is shown or left anywhere."""
     plus, digits, one, two = numbers = [new_number() for dummy in range(4)]
-    inventory = Inventory(
-        hosts={
-            plus: {},
-            digits.removeprefix("+"): {},
-            "shops": {"flows_encryption_phone_numbers": [one, two]},
-            "endpoint": host.variables(),
-        },
-        groups={NUMBERS: [plus, digits.removeprefix("+"), "shops"]},
-        variables={
-            "flows_encryption_key_host": "endpoint",
-            "flows_encryption_api_host": "endpoint",
-            "flows_encryption_private_key_path": "~/keys/private.pem",
-        },
-    )
+    further = {"shops": {"flows_encryption_phone_numbers": [one, two]}, "endpoint": host.variables()}
+    about = {"key_host": "endpoint", "api_host": "endpoint", "private_key_path": "~/keys/private.pem"}
+    inventory = Inventory.of_numbers(plus, digits.removeprefix("+"), "shops", hosts=further, **about)
 
     def run(**options: Any) -> Job:
         job = awx.run(REGISTER, inventory, credentials=[account], machine=host.machine, diff=True, verbosity=4, **options)
@@ -102,16 +91,13 @@ def test_two_hosts_users_homes_and_pythons(awx: AWX, simulator: Simulator, host:
     gateway_python.write_text(f'#!/bin/sh\nexec {host.interpreter} "$@"\n')
     gateway_python.chmod(0o755)
     become = {"ansible_become": True, "ansible_become_user": host.service.name, "ansible_pipelining": True}
-    inventory = Inventory(
-        hosts={
-            number: {"flows_encryption_api_host": "gateway"},
-            another: {"flows_encryption_api_host": "endpoint"},
-            "endpoint": host.variables(**become),
-            "gateway": host.variables(ansible_python_interpreter=str(gateway_python)),
-        },
-        groups={NUMBERS: [number, another]},
-        variables={"flows_encryption_key_host": "endpoint", "flows_encryption_private_key_path": "~/flows/private.pem"},
-    )
+    hosts = {
+        number: {"flows_encryption_api_host": "gateway"},
+        another: {"flows_encryption_api_host": "endpoint"},
+        "endpoint": host.variables(**become),
+        "gateway": host.variables(ansible_python_interpreter=str(gateway_python)),
+    }
+    inventory = Inventory.of_numbers(number, another, hosts=hosts, key_host="endpoint", private_key_path="~/flows/private.pem")
     with ProcessWatch() as watch:
         job = awx.run(REGISTER, inventory, credentials=[account], machine=host.machine)
     assert job.status == "successful", job.stdout
@@ -132,23 +118,17 @@ def test_rotation_by_root_for_a_service(awx: AWX, simulator: Simulator, host: Ho
     number, another = new_number(), new_number()
     private = host.srv / "endpoint/private.pem"
     tasks = (CHECKOUT / "docs/examples/deploy_to_endpoint.yml").read_text()
-    inventory = Inventory(
-        hosts={
-            number: {},
-            another: {},
-            "endpoint": host.variables(ansible_become=True, ansible_pipelining=True),
-            "gateway": host.variables(ansible_pipelining=True),
-        },
-        groups={NUMBERS: [number, another]},
-        variables={
-            "flows_encryption_key_host": "endpoint",
-            "flows_encryption_api_host": "gateway",
-            "flows_encryption_private_key_path": str(private),
-            "flows_encryption_private_key_owner": host.service.name,
-            "flows_encryption_private_key_group": host.service.name,
-            "flows_encryption_rotate_after": "0",
-            "flows_encryption_deploy_tasks": "deploy.yml",
-        },
+    root = {"ansible_become": True, "ansible_pipelining": True}
+    inventory = Inventory.of_numbers(
+        *(number, another),
+        hosts={"endpoint": host.variables(**root), "gateway": host.variables(ansible_pipelining=True)},
+        key_host="endpoint",
+        api_host="gateway",
+        private_key_path=str(private),
+        private_key_owner=host.service.name,
+        private_key_group=host.service.name,
+        rotate_after="0",
+        deploy_tasks="deploy.yml",
     )
     credential = account.but(private_key_passphrase=passphrase, app_secret=app_secret)
 

@@ -7,13 +7,10 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import types
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _record
 from support.playbook_runs import EXECUTION_MODES, SID, Playbooks, Run, assert_execution_mode
 from support.processes import Key, options, register
 from support.simulator.client import Simulator
@@ -57,10 +54,6 @@ class Step:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def first(key: int = 1) -> Step:
-    return Step(key, "absent", [OK])
-
-
 def settled(key: int) -> list[Step]:
     """After a success: it counts, nothing is sent."""
     return [Step(key, "up_to_date", previous=key)]
@@ -70,63 +63,46 @@ def registered_again(key: int) -> list[Step]:
     return [Step(key, "unconfirmed", [OK]), *settled(key)]
 
 
+K1 = Step(1, "absent", [OK])
+K2_LOST = Step(2, "different", [LOST], "unknown", previous=1)
+K2_DENIED = Step(2, "different", [DENIED], "rejected", previous=1)
+K2_AGAIN_DENIED, K3_DENIED = (Step(key, "unconfirmed", [DENIED], "rejected") for key in (2, 3))
+FORCED, EXPIRED = {"force": True}, {"cache_valid_time": 0}  # which makes every record an old one
+
+
+def tried(*answers: dict[str, Any], outcome: str = "unknown", retries: int = 1) -> Step:
+    """K2 in one run of several attempts, K1 being registered."""
+    return Step(2, "different", list(answers), outcome, previous=1, retries=retries)
+
+
 SCENARIOS: dict[str, list[Step]] = {
-    "K1; K2 lost; back to K1 must register": [
-        first(), Step(2, "different", [LOST], "unknown", previous=1), *registered_again(1),
-    ],
-    "K1; K2 never read; back to K1 must register": [
-        first(), Step(2, "different", [NOT_READ], "unknown", previous=1), *registered_again(1),
-    ],
-    "K1; K2 lost; K2 again must register": [
-        first(), Step(2, "different", [LOST], "unknown", previous=1), *registered_again(2),
-    ],
-    "K1; K2 refused; K1 still counts": [
-        first(), Step(2, "different", [DENIED], "rejected", previous=1), *settled(1),
-    ],
+    "K1; K2 lost; back to K1 must register": [K1, K2_LOST, *registered_again(1)],
+    "K1; K2 never read; back to K1 must register": [K1, Step(2, "different", [NOT_READ], "unknown", previous=1), *registered_again(1)],
+    "K1; K2 lost; K2 again must register": [K1, K2_LOST, *registered_again(2)],
+    "K1; K2 refused; K1 still counts": [K1, K2_DENIED, *settled(1)],
     "K1; K2 refused twice, each in its own way; K1 still counts, K2 must register": [
-        first(), Step(2, "different", [DENIED], "rejected", previous=1), Step(2, "different", [BAD], "rejected", previous=1),
+        K1, K2_DENIED, Step(2, "different", [BAD], "rejected", previous=1),
         *settled(1), Step(2, "different", [OK], previous=1), *settled(2),
     ],
-    "K1; K2 lost; K3 refused; K2 must register": [
-        first(), Step(2, "different", [LOST], "unknown", previous=1), Step(3, "unconfirmed", [DENIED], "rejected"), *registered_again(2),
-    ],
-    "K1; K2 lost; K3 refused; K1 must register": [
-        first(), Step(2, "different", [LOST], "unknown", previous=1), Step(3, "unconfirmed", [DENIED], "rejected"), *registered_again(1),
-    ],
-    "K1; K2 lost; K2 refused; K2 must register": [
-        first(), Step(2, "different", [LOST], "unknown", previous=1), Step(2, "unconfirmed", [DENIED], "rejected"), *registered_again(2),
-    ],
-    "K1; K2 lost; K3 lost; K1 must register": [
-        first(), Step(2, "different", [LOST], "unknown", previous=1), Step(3, "unconfirmed", [LOST], "unknown"), *registered_again(1),
-    ],
+    "K1; K2 lost; K3 refused; K2 must register": [K1, K2_LOST, K3_DENIED, *registered_again(2)],
+    "K1; K2 lost; K3 refused; K1 must register": [K1, K2_LOST, K3_DENIED, *registered_again(1)],
+    "K1; K2 lost; K2 refused; K2 must register": [K1, K2_LOST, K2_AGAIN_DENIED, *registered_again(2)],
+    "K1; K2 lost; K3 lost; K1 must register": [K1, K2_LOST, Step(3, "unconfirmed", [LOST], "unknown"), *registered_again(1)],
     "K1; K2 refused; K3 lost; K1 must register": [
-        first(), Step(2, "different", [DENIED], "rejected", previous=1), Step(3, "different", [LOST], "unknown", previous=1),
-        *registered_again(1),
+        K1, K2_DENIED, Step(3, "different", [LOST], "unknown", previous=1), *registered_again(1),
     ],
-    "nothing; K1 refused; K1 must register as before": [Step(1, "absent", [DENIED], "rejected"), first(), *settled(1)],
+    "nothing; K1 refused; K1 must register as before": [Step(1, "absent", [DENIED], "rejected"), K1, *settled(1)],
     "nothing; K1 lost; K1 must register": [Step(1, "absent", [LOST], "unknown"), *registered_again(1)],
-    "nothing; K1 lost; K2 refused; K1 must register": [
-        Step(1, "absent", [LOST], "unknown"), Step(2, "unconfirmed", [DENIED], "rejected"), *registered_again(1),
-    ],
+    "nothing; K1 lost; K2 refused; K1 must register": [Step(1, "absent", [LOST], "unknown"), K2_AGAIN_DENIED, *registered_again(1)],
     # --- several attempts in one run
-    "K1; K2 lost, then denied: unknown, K1 must register": [
-        first(), Step(2, "different", [LOST, DENIED], "unknown", previous=1, retries=2), *registered_again(1),
-    ],
-    "K1; K2 500 but applied, then denied: unknown, K1 must register": [
-        first(), Step(2, "different", [BROKEN_APPLIED, DENIED], "unknown", previous=1, retries=1), *registered_again(1),
-    ],
-    "K1; K2 throttled, then denied: rejected, K1 still counts": [
-        first(), Step(2, "different", [BUSY, DENIED], "rejected", previous=1, retries=1), *settled(1),
-    ],
-    "K1; K2 throttled, then lost: unknown, K1 must register": [
-        first(), Step(2, "different", [BUSY, LOST], "unknown", previous=1, retries=1), *registered_again(1),
-    ],
-    "K1; K2 lost, then fine: settled": [first(), Step(2, "different", [LOST, OK], previous=1, retries=1), *settled(2)],
-    "K1; K2 500 for good: unknown, K1 must register": [
-        first(), Step(2, "different", [BROKEN], "unknown", previous=1), *registered_again(1),
-    ],
+    "K1; K2 lost, then denied: unknown, K1 must register": [K1, tried(LOST, DENIED, retries=2), *registered_again(1)],
+    "K1; K2 500 but applied, then denied: unknown, K1 must register": [K1, tried(BROKEN_APPLIED, DENIED), *registered_again(1)],
+    "K1; K2 throttled, then denied: rejected, K1 still counts": [K1, tried(BUSY, DENIED, outcome="rejected"), *settled(1)],
+    "K1; K2 throttled, then lost: unknown, K1 must register": [K1, tried(BUSY, LOST), *registered_again(1)],
+    "K1; K2 lost, then fine: settled": [K1, Step(2, "different", [LOST, OK], previous=1, retries=1), *settled(2)],
+    "K1; K2 500 for good: unknown, K1 must register": [K1, tried(BROKEN, retries=0), *registered_again(1)],
     "K1; K2 200 without success: unknown and not tried again, K1 must register": [
-        first(), Step(2, "different", [UNCONFIRMED_200], "unknown", previous=1, retries=3), *registered_again(1),
+        K1, tried(UNCONFIRMED_200, retries=3), *registered_again(1),
     ],
     # --- known_fingerprint: the caller is the record, so he has to keep what the record would keep. After success, the result's
     # fingerprint. After `rejected`, what he knew. After `unknown`, nothing: he must ask for force until a run succeeds. The
@@ -136,7 +112,7 @@ SCENARIOS: dict[str, list[Step]] = {
     ],
     "caller: K1 known; K2 lost; K1 by force": [
         Step(2, "different", [LOST], "unknown", previous=1, known=1),
-        Step(1, "forced", [OK], previous=1, known=1, options={"force": True}), Step(1, "up_to_date", previous=1, known=1),
+        Step(1, "forced", [OK], previous=1, known=1, options=FORCED), Step(1, "up_to_date", previous=1, known=1),
     ],
     "caller: K1 known; K2 lost; K2 again must register": [
         Step(2, "different", [LOST], "unknown", previous=1, known=1), Step(2, "different", [OK], previous=1, known=1),
@@ -147,38 +123,37 @@ SCENARIOS: dict[str, list[Step]] = {
     ],
     "caller: K1 known; K2 lost, then denied: unknown": [
         Step(2, "different", [LOST, DENIED], "unknown", previous=1, known=1, retries=1),
-        Step(1, "forced", [OK], previous=1, known=1, options={"force": True}),
+        Step(1, "forced", [OK], previous=1, known=1, options=FORCED),
     ],
     # Leaving known_fingerprint out is not enough where a record of earlier days stands: it was not touched, and counts again.
     "caller: an earlier record, not touched by what he tells, is believed when he tells no more": [
-        first(), Step(2, "different", [LOST], "unknown", previous=3, known=3), Step(1, "up_to_date", previous=1),
+        K1, Step(2, "different", [LOST], "unknown", previous=3, known=3), *settled(1),
     ],
-    # --- cache_valid_time: 0 makes every record an old one
+    "caller: what he knows does not age": [Step(1, "up_to_date", previous=1, known=1, options=EXPIRED)],
+    # --- cache_valid_time
     "K1 expired; K2 refused; K1 is as expired as before, and counts without the limit": [
-        first(), Step(2, "different", [DENIED], "rejected", previous=1, options={"cache_valid_time": 0}),
-        Step(1, "expired", [DENIED], "rejected", previous=1, options={"cache_valid_time": 0}), *settled(1),
+        K1, Step(2, "different", [DENIED], "rejected", previous=1, options=EXPIRED),
+        Step(1, "expired", [DENIED], "rejected", previous=1, options=EXPIRED), *settled(1),
     ],
     "K1 expired; K1 lost; K1 must register, limit or not": [
-        first(), Step(1, "expired", [LOST], "unknown", previous=1, options={"cache_valid_time": 0}),
+        K1, Step(1, "expired", [LOST], "unknown", previous=1, options=EXPIRED),
         Step(1, "unconfirmed", [LOST], "unknown", options={"cache_valid_time": 10**6}), *registered_again(1),
     ],
     "K1 expired; K2 lost; K1 must register": [
-        first(), Step(2, "different", [LOST], "unknown", previous=1, options={"cache_valid_time": 0}), *registered_again(1),
+        K1, Step(2, "different", [LOST], "unknown", previous=1, options=EXPIRED), *registered_again(1),
     ],
-    "caller: what he knows does not age": [Step(1, "up_to_date", previous=1, known=1, options={"cache_valid_time": 0})],
     # --- force
     "K1; K1 forced and refused; K1 still counts": [
-        first(), Step(1, "forced", [DENIED], "rejected", previous=1, options={"force": True}), *settled(1),
+        K1, Step(1, "forced", [DENIED], "rejected", previous=1, options=FORCED), *settled(1),
     ],
     "K1; K1 forced and lost; K1 must register": [
-        first(), Step(1, "forced", [LOST], "unknown", previous=1, options={"force": True}), *registered_again(1),
+        K1, Step(1, "forced", [LOST], "unknown", previous=1, options=FORCED), *registered_again(1),
     ],
     "K1; K2 forced and lost; K1 must register": [
-        first(), Step(2, "different", [LOST], "unknown", previous=1, options={"force": True}), *registered_again(1),
+        K1, Step(2, "different", [LOST], "unknown", previous=1, options=FORCED), *registered_again(1),
     ],
     "K1; K2 lost; K2 forced and refused; K2 must register": [
-        first(), Step(2, "different", [LOST], "unknown", previous=1),
-        Step(2, "unconfirmed", [DENIED], "rejected", options={"force": True}), *registered_again(2),
+        K1, K2_LOST, Step(2, "unconfirmed", [DENIED], "rejected", options=FORCED), *registered_again(2),
     ],
 }
 
@@ -289,76 +264,3 @@ def test_ambiguity_in_each_mode(mode: str, tmp_path: Path, simulator: Simulator,
     assert simulator.count() == sum(len(step.answers) for steps in scenarios.values() for step in steps)
     for name in IN_BOTH_MODES:
         assert_end(name, simulator, keys)
-
-
-class _Clock:
-    """The records' clock, which can be put forward."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.ahead = datetime.timedelta()
-        clock = self
-
-        class Shifted(datetime.datetime):
-            @classmethod
-            def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:  # type: ignore[override]
-                return datetime.datetime.now(tz) + clock.ahead
-
-        monkeypatch.setattr(_record, "datetime", types.SimpleNamespace(datetime=Shifted, timezone=datetime.timezone))
-
-
-def test_refusal_makes_no_record_younger(
-    simulator: Simulator, keys: dict[int, Key], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = _Clock(monkeypatch)
-
-    def run(key: int, **given: Any) -> str:
-        return str(register(options(simulator.url, tmp_path / "records", "+919876543210", keys[key].public, **given))["reason"])
-
-    assert run(1) == "absent"
-    (record,) = (tmp_path / "records").glob("*.json")
-    stood = record.read_bytes()
-    clock.ahead = datetime.timedelta(hours=2)
-    simulator.faults({"*": [DENIED, DENIED, OK, LOST]})
-    assert run(2, cache_valid_time=3600) == "different"
-    assert record.read_bytes() == stood
-    assert run(1, cache_valid_time=3600) == "expired"  # refused as well
-    assert record.read_bytes() == stood
-    assert run(1, cache_valid_time=3 * 3600) == "up_to_date"
-    assert run(1, cache_valid_time=3600) == "expired"  # accepted: it is young again
-    clock.ahead = datetime.timedelta(hours=2, minutes=50)
-    assert run(1, cache_valid_time=3600) == "up_to_date"
-    assert run(1, cache_valid_time=3600, force=True) == "forced"  # lost
-    assert run(1, cache_valid_time=3600) == "unconfirmed"
-    assert run(1, cache_valid_time=3600) == "up_to_date"
-
-
-def test_refusal_leaves_no_unreadable_record(simulator: Simulator, keys: dict[int, Key], tmp_path: Path) -> None:
-    params = {key: options(simulator.url, tmp_path / "records", "+919876543210", keys[key].public) for key in (1, 2)}
-    register(params[1])
-    (record,) = (tmp_path / "records").glob("*.json")
-    for damaged in (b"", b"{", record.read_bytes()[:-20], b"\0" * 300):
-        record.write_bytes(damaged)
-        simulator.faults({"*": [DENIED]})
-        result = register(params[2])
-        assert (result["reason"], result["outcome"]) == ("unreadable", "rejected")
-        for key in (1, 2):
-            assert register(params[key], check_mode=True)["changed"]
-    assert register(params[1])["reason"] in ("absent", "unreadable")
-    assert register(params[1])["reason"] == "up_to_date"
-
-
-@pytest.mark.parametrize("before", ["nothing", "a key"])
-def test_failure_before_sending_leaves_the_record(
-    simulator: Simulator, keys: dict[int, Key], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
-) -> None:
-    # A ca_path that cannot be used is noticed only once the record is written, and no https is ever spoken here.
-    cache = tmp_path / "records"
-    url = simulator.url.replace("http:", "https:")
-    if before == "a key":
-        # The same API by name as far as records go: they are bound to the host, not to the scheme.
-        assert register(options(simulator.url, cache, "+919876543210", keys[1].public))["reason"] == "absent"
-    params = options(url, cache, "+919876543210", keys[2].public, ca_path=str(tmp_path / "nothing"))
-    result = register(params)
-    assert result["failed"] and "ca_path" in result["msg"] and result["attempts"] == 0 and "outcome" not in result
-    planned = register(options(simulator.url, cache, "+919876543210", keys[1].public), check_mode=True)
-    assert planned["reason"] == ("up_to_date" if before == "a key" else "absent")

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cases import START_UP, ToDo, Try, load, once, try_all
+from support.cases import START_UP, ToDo, Try, try_all
 from support.keys import KeyPair
-from support.playbook_runs import ACCOUNTS, API_KEY, AS_A_MODULE, EXECUTION_MODES, SID, WA_400, WA_500, WORKER, Playbooks
+from support.playbook_runs import ACCOUNTS, API_KEY, AS_A_MODULE, SID, WA_400, WA_500, WORKER, Playbooks
 from support.processes import options, register
 from support.servers import SUCCESS, Servers, closed_port, full_queue, read_request, whole
 from support.simulator.client import Simulator
@@ -198,69 +198,41 @@ ECHOED = [
 ]
 
 CASES = [Case("fine", holds=True), *SLOW, *AGAIN, *LARGE, *CONTENT, *REFUSED, *FRAMING, *ECHOED]
-BY_NAME = {case.name: case for case in CASES}
 # Of each kind, as each costs a process; of the large ones all, whose memory is measured there.
 AS_MODULES = {
     *("fine", "connect-timeout", "hang-in-headers", "hang-once", "429-seconds", "500-always", "reset-applied-then-401"),
     *("200-success-string", "200-message-escapes", "401-rbc001", "307-elsewhere", "103-then-fine", "echo-400", "echo-as-status"),
     *("echo-in-broken-header", "echo-in-redirect", *(case.name for case in LARGE)),
 }
-NAMES = {WORKER: set(BY_NAME), AS_A_MODULE: AS_MODULES}
 
 
 # --- the runs ---------------------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Results:
-    """What came of all cases in one execution mode.
-
-    :param registered: number -> fingerprint, as the simulator has it in the end
-    :param elsewhere: requests that the target of the redirects got
-    :param everything: all that was printed and written
-    """
-
-    tries: dict[str, Try]
-    registered: dict[str, str]
-    elsewhere: int
-    everything: str
 
 
 def number_of(case: Case) -> str:
     return f"+91987{CASES.index(case):07}"
 
 
-def _faults(elsewhere: str) -> dict[str, list[dict[str, Any]]]:
-    """The simulator's orders for all cases."""
-    text = json.dumps({number_of(case): case.faults for case in CASES if case.faults})
-    faults: dict[str, list[dict[str, Any]]] = json.loads(text.replace("@ELSEWHERE@", elsewhere))
-    return faults
-
-
-@pytest.fixture(scope="session")
-def results(tmp_path_factory: pytest.TempPathFactory, key: KeyPair) -> dict[str, Results]:
-    """All that came of the cases, by one run of Ansible for each mode."""
-
-    def run(folder: Path) -> dict[str, Any]:
-        made = {}
-        with Simulator(ACCOUNTS) as simulator, Simulator(ACCOUNTS) as elsewhere, full_queue() as queue, closed_port() as closed:
-            urls = {None: simulator.url, "queue": f"http://127.0.0.1:{queue}", "closed": f"http://127.0.0.1:{closed}"}
-            # Workers wait together; modules would take the machine's few cores from one another.
-            for mode, forks in ((WORKER, 50), (AS_A_MODULE, 8)):
-                simulator.reset()
-                simulator.faults(_faults(elsewhere.url))
-                (folder / mode).mkdir()
-                to_do = [
-                    ToDo(case.name, number_of(case), {"timeout": case.timeout, "retries": case.retries, "api_url": urls[case.api_url]})
-                    for case in CASES
-                    if case.name in NAMES[mode]
-                ]
-                tries, everything = try_all(Playbooks(folder / mode, simulator.url), to_do, key, mode, forks=forks)
-                made[mode] = Results(tries, simulator.registered().get(SID, {}), elsewhere.count(), everything)
-        return made
-
-    made = once(tmp_path_factory, "server-misbehaviour", run)
-    return {mode: Results(**{**made[mode], "tries": load(made[mode]["tries"])}) for mode in EXECUTION_MODES}
+def assert_case(case: Case, one: Try, held: str | None) -> None:
+    """:param held: fingerprint of the key that the number carries in the end"""
+    facts = one.facts
+    assert (facts["failed"], facts["changed"]) == (case.outcome is not None, case.outcome is None)
+    assert (facts.get("outcome"), facts["attempts"], facts.get("http_status")) == (case.outcome, case.attempts, case.http_status)
+    assert facts["reason"] == "absent" and facts["phone_number"] == number_of(case)
+    assert re.search(case.says, facts.get("msg", ""))
+    assert (one.then["reason"], one.then["changed"], one.then["attempts"]) == (case.then, case.outcome is not None, 0)
+    # What the server says is shown short, printable and without the API key.
+    assert API_KEY not in json.dumps(facts)
+    for text in (facts.get(fact) or "" for fact in ("msg", "code", "message")):
+        assert text.isprintable() and len(text) < 1000, text[:2000]
+    # The record says no more than the server holds.
+    assert (held is not None) is case.holds, "the table is wrong about the server"
+    states = [(record["phone_number"], record["state"]) for record in one.records]
+    expected = {None: ["confirmed"], "rejected": [], "unknown": ["unconfirmed"]}[case.outcome]
+    assert states == [(number_of(case), state) for state in expected] and one.leftovers == []
+    assert case.outcome is not None or one.records[0]["fingerprint"] == held
+    # It ends within its bounds.
+    assert case.least <= one.seconds <= case.bound
 
 
 def _comparable(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -271,51 +243,37 @@ def _comparable(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {**facts, "msg": re.sub(raced, "gave no answer: as raced.", facts.get("msg", ""))}
 
 
-@pytest.mark.parametrize(("mode", "name"), [(mode, name) for mode in EXECUTION_MODES for name in BY_NAME if name in NAMES[mode]])
-def test_case_result_record_and_next_run(mode: str, name: str, results: dict[str, Results]) -> None:
-    case, one = BY_NAME[name], results[mode].tries[name]
-    facts = one.facts
-    context = json.dumps(facts, indent=1)
-    assert facts["failed"] is (case.outcome is not None), context
-    assert facts["changed"] is (case.outcome is None), context
-    assert facts.get("outcome") == case.outcome, context
-    assert (facts["attempts"], facts.get("http_status")) == (case.attempts, case.http_status), context
-    assert facts["reason"] == "absent" and facts["phone_number"] == number_of(case)
-    assert re.search(case.says, facts.get("msg", "")), context
-    assert (one.then["reason"], one.then["changed"], one.then["attempts"]) == (case.then, case.outcome is not None, 0)
-    # What the server says is shown short, printable and without the API key.
-    assert API_KEY not in context
-    for text in (facts.get(fact) or "" for fact in ("msg", "code", "message")):
-        assert text.isprintable() and len(text) < 1000, text[:2000]
-    # The record says no more than the server holds.
-    held = results[mode].registered.get(number_of(case))
-    assert (held is not None) is case.holds, "the table is wrong about the server"
-    states = [(record["phone_number"], record["state"]) for record in one.records]
-    expected = {None: ["confirmed"], "rejected": [], "unknown": ["unconfirmed"]}[case.outcome]
-    assert states == [(number_of(case), state) for state in expected] and one.leftovers == []
-    assert case.outcome is not None or one.records[0]["fingerprint"] == held
-    # It ends within its bounds.
-    assert case.least <= one.seconds <= case.bound
-    if mode == WORKER:
-        assert one.peak_mib is None
-    else:  # what "fine" takes is the price of Python and the libraries
-        price = results[mode].tries["fine"].peak_mib
-        assert price and one.peak_mib and one.peak_mib < min(MAX_MIB, price + MAX_GROWTH_MIB)
+def test_misbehaviour_gives_result_record_and_next_run(key: KeyPair, tmp_path_factory: pytest.TempPathFactory, subtests: pytest.Subtests) -> None:
+    """By one run of Ansible for each mode."""
+    tries: dict[str, dict[str, Try]] = {}
+    with Simulator(ACCOUNTS) as simulator, Simulator(ACCOUNTS) as elsewhere, full_queue() as queue, closed_port() as closed:
+        urls = {None: simulator.url, "queue": f"http://127.0.0.1:{queue}", "closed": f"http://127.0.0.1:{closed}"}
+        faults = json.dumps({number_of(case): case.faults for case in CASES if case.faults}).replace("@ELSEWHERE@", elsewhere.url)
+        # Workers wait together; modules would take the machine's few cores from one another.
+        for mode, forks in ((WORKER, 50), (AS_A_MODULE, 8)):
+            simulator.reset()
+            simulator.faults(json.loads(faults))
+            cases = [case for case in CASES if mode == WORKER or case.name in AS_MODULES]
+            to_do = [
+                ToDo(case.name, number_of(case), {"timeout": case.timeout, "retries": case.retries, "api_url": urls[case.api_url]})
+                for case in cases
+            ]
+            tries[mode], everything = try_all(Playbooks(tmp_path_factory.mktemp("f"), simulator.url), to_do, key, mode, forks=forks)
+            held = simulator.registered()[SID]
+            for case in cases:
+                with subtests.test(f"{case.name}, {mode}", facts=tries[mode][case.name].facts):
+                    assert_case(case, tries[mode][case.name], held.get(number_of(case)))
+            # In the terminal, Ansible's log file, records and temporary files.
+            assert [line[:600] for line in everything.split("\n") if API_KEY in line] == []
+            assert elsewhere.count() == 0
 
-
-@pytest.mark.parametrize("name", sorted(AS_MODULES))
-def test_both_modes_give_the_same_facts(name: str, results: dict[str, Results]) -> None:
-    worker, module = (results[mode].tries[name] for mode in EXECUTION_MODES)
-    assert _comparable(worker.facts) == _comparable(module.facts)
-    assert worker.then == module.then
-
-
-@pytest.mark.parametrize("mode", EXECUTION_MODES)
-def test_redirects_get_nothing_and_the_api_key_is_nowhere(mode: str, results: dict[str, Results]) -> None:
-    """In the terminal, Ansible's log file, records and temporary files."""
-    assert results[mode].elsewhere == 0
-    lines = [line for line in results[mode].everything.split("\n") if API_KEY in line]
-    assert [line[:600] for line in lines] == []
+    price = tries[AS_A_MODULE]["fine"].peak_mib  # of Python and the libraries
+    for name, module in tries[AS_A_MODULE].items():
+        worker = tries[WORKER][name]
+        with subtests.test(f"{name} in both modes"):
+            assert _comparable(worker.facts) == _comparable(module.facts)
+            assert worker.then == module.then
+            assert price and module.peak_mib and module.peak_mib < min(MAX_MIB, price + MAX_GROWTH_MIB)
 
 
 # --- one connection, several numbers ----------------------------------------------------------------------------------

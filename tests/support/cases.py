@@ -7,14 +7,9 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import pytest
 
 from support.keys import KeyPair
 from support.playbook_runs import AS_A_MODULE, FOLDER, Playbooks
@@ -156,23 +151,3 @@ def _run(
             peak_mib=int((meters / name).read_text()) / 1024 if execution_mode == AS_A_MODULE else None,
         )
     return tried, run.output
-
-
-def load(tried: Mapping[str, Mapping[str, Any]]) -> dict[str, Try]:
-    """Undo what :func:`once` does to results by way of JSON."""
-    return {name: Try(**fields) for name, fields in tried.items()}
-
-
-def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]) -> Any:
-    """What ``make`` returns, by way of JSON, made once also when several processes (pytest-xdist) share the tests."""
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent
-    made = root / f"{name}.json"
-    with (root / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not made.exists():
-            folder = root / name
-            folder.mkdir()  # fails where a first attempt has failed, which nobody needs to see twice
-            made.write_text(json.dumps(make(folder), default=dataclasses.asdict))
-    return json.loads(made.read_text())
