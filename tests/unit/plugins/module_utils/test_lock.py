@@ -86,16 +86,11 @@ def test_releasing_one_keeps_the_others(path: str, run: Callable[..., str]) -> N
     assert run(_TRY, path, "1", "2", "3").split() == ["free", "free", "free"]
 
 
-def test_new_file_is_another_one(path: str) -> None:
+def test_file_is_opened_once_while_it_is_the_same(path: str) -> None:
     with file_lock(path, timeout=0):
         os.unlink(path)
-        with file_lock(path, timeout=0):
+        with file_lock(path, timeout=0):  # of a new file
             pass
-
-
-def test_file_is_opened_once(path: str) -> None:
-    with file_lock(path, timeout=0):
-        pass
     before = len(os.listdir("/dev/fd"))
     for offset in range(50):
         with file_lock(path, timeout=0, offset=offset):

@@ -67,13 +67,10 @@ def test_anything_else_is_refused(text: str) -> None:
         ("9995550120", "9995550120 was read as +9995550120 (no country's calling code)"),
     ],
 )
-def test_missing_plus_is_told_with_the_country(text: str, read_as: str) -> None:
+def test_missing_plus_is_a_warning_with_the_country(text: str, read_as: str) -> None:
     assert missing_plus_warnings([text]) == [
         f"A phone number has no plus sign: {read_as}. Write numbers with plus sign and country code, in quotes."
     ]
-
-
-def test_no_warning_with_plus_or_without_number() -> None:
     assert missing_plus_warnings(["+919876543210", "(+91) 98765-43210", "web1", ""]) == []
 
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import InvalidInput, KaleyraError, OutcomeUnknown, RecordError, SomeFailed
-from ansible_collections.kaleyra.whatsapp.plugins.module_utils._record import Record, RecordFile
+from ansible_collections.kaleyra.whatsapp.plugins.module_utils._record import RecordFile
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registrations_info import read_registrations
 from support.simulator.client import Simulator, waba_numbers
 
@@ -242,25 +240,6 @@ def test_record_removed_meanwhile_is_absent(folder: Path, ask: Ask, monkeypatch:
     path = _confirm(folder, NUMBERS[0])
     monkeypatch.setattr(os, "listdir", lambda folder: path.unlink() or [path.name])  # type: ignore[func-returns-value]
     assert _states(ask(phone_numbers=NUMBERS[:1])) == {NUMBERS[0]: "absent"}
-
-
-@pytest.mark.slow
-def test_many_records_take_little_more_than_reading(folder: Path, ask: Ask) -> None:
-    """Compared on the same machine and in turn with what is needed anyway: reading and parsing each file."""
-    folder.mkdir()
-    for i in range(5_000):
-        record = RecordFile(str(folder), API, SID, f"+9198{i:08}")
-        Path(record.path).write_bytes(record._dump(Record(KEY, True)))
-
-    def seconds(work: Callable[[], Any]) -> float:
-        start = time.perf_counter()
-        work()
-        return time.perf_counter() - start
-
-    pairs = [(seconds(ask), seconds(lambda: [json.loads(path.read_bytes()) for path in folder.iterdir()])) for dummy in range(3)]
-    # Less than twice as long was seen; a linear search for each number, or a library's import, would be far beyond this.
-    assert min(mine / least for mine, least in pairs) < 5, pairs
-    assert ask()["summary"]["by_state"]["confirmed"] == 5_000
 
 
 @pytest.fixture
