@@ -34,7 +34,7 @@ from ansible_collections.kaleyra.whatsapp.plugins.module_utils import _api, _rec
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._http import post
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._record import Record, RecordFile
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._registration import make_plan
-from support.playbook_runs import API_KEY, SID, Playbooks
+from support.playbook_runs import API_KEY, LOST, RBC001, SID, WA_200, Playbooks
 from support.privileges import drop_capabilities
 from support.processes import Child, Key, in_child, options, register
 from support.simulator.client import Simulator
@@ -43,15 +43,6 @@ ROUNDS = int(os.environ.get("STRESS_ROUNDS", "4"))
 SEED = int(os.environ.get("STRESS_SEED") or random.SystemRandom().randrange(2**32))
 # Far apart, so that no single mishap turns one into the other.
 NUMBER, OTHER_NUMBER = "+919876543210", "+14155550123"
-
-APPLIED: dict[str, Any] = {
-    "do": "answer",
-    "status": 200,
-    "apply": True,
-    "body": {"code": "WA-200", "message": "Request Processed Successfully", "data": {"success": True}, "error": {}},
-}
-REFUSED: dict[str, Any] = {"do": "answer", "status": 401, "body": {"code": "RBC001", "message": "Incorrect SID or API key."}}
-LOST: dict[str, Any] = {"do": "reset", "apply": True}
 
 
 @pytest.fixture
@@ -256,7 +247,7 @@ def test_random_kills_leave_true_records(world: World, rng: random.Random) -> No
 
     for dummy in range(10 * ROUNDS):
         # Answers, refusals and losses in any order; without an order left, the API answers as it should.
-        world.simulator.faults({"*": rng.choices([APPLIED, APPLIED, REFUSED, LOST], k=20)})
+        world.simulator.faults({"*": rng.choices([WA_200, WA_200, RBC001, LOST], k=20)})
         children = [Child(functools.partial(register_for_ever, rng.random())) for dummy in range(4)]
         time.sleep(rng.uniform(0.02, 0.15))
         for child in children:
@@ -300,7 +291,7 @@ def _kill_at(step: int) -> Callable[[], int]:
     return lambda: steps
 
 
-@pytest.mark.parametrize("fault", [None, REFUSED, LOST], ids=["success", "refusal", "loss"])
+@pytest.mark.parametrize("fault", [None, RBC001, LOST], ids=["success", "refusal", "loss"])
 def test_kill_before_any_line_leaves_true_records(world: World, rng: random.Random, fault: Any) -> None:
     def registration(key: int, step: int) -> Callable[[], Any]:
         def work() -> int:
@@ -388,7 +379,7 @@ def _assert_nothing_was_done(world: World, result: dict[str, Any], requests: int
 @pytest.mark.parametrize("answer", ["success", "refusal"])
 def test_disk_full_during_request_registers_again(world: World, answer: str) -> None:
     world.register(0)
-    world.simulator.faults({NUMBER: [REFUSED] if answer == "refusal" else []})
+    world.simulator.faults({NUMBER: [RBC001] if answer == "refusal" else []})
 
     def work() -> dict[str, Any]:
         def post_and_fill(*args: Any, **kwargs: Any) -> Any:
@@ -443,7 +434,7 @@ def test_link_as_record_is_not_followed(world: World, tmp_path: Path, points_to:
     before = target.read_bytes() if target.is_file() else None
     record.unlink()
     record.symlink_to(record if points_to == "itself" else target)
-    world.simulator.faults({NUMBER: [REFUSED] if refused else []})
+    world.simulator.faults({NUMBER: [RBC001] if refused else []})
     result = world.register(0)
     assert (result["reason"], result["attempts"], len(result["warnings"])) == ("unreadable", 1, 1)
     assert result.get("outcome") == ("rejected" if refused else None)
@@ -538,7 +529,7 @@ def test_two_processes_leave_what_the_api_holds(
         return world.register(key, cache_path=spelling)
 
     for dummy in range(8 * ROUNDS):
-        answers = [{**rng.choices([APPLIED, LOST, REFUSED], [6, 1, 1])[0], "delay": rng.uniform(0, 0.04)} for dummy in range(2)]
+        answers = [{**rng.choices([WA_200, LOST, RBC001], [6, 1, 1])[0], "delay": rng.uniform(0, 0.04)} for dummy in range(2)]
         world.simulator.faults({NUMBER: answers})
         children = [Child(functools.partial(work, key, rng.choice(spellings), rng.uniform(0, 0.01))) for key in (0, 1)]
         results = [child.wait() for child in children]
@@ -571,7 +562,7 @@ def test_process_waits_for_the_same_number(
     world.cache.mkdir()
     (tmp_path / "link").symlink_to(world.cache)
     monkeypatch.chdir(tmp_path)
-    world.simulator.faults({NUMBER: [{**APPLIED, "delay": 0.4}]})
+    world.simulator.faults({NUMBER: [{**WA_200, "delay": 0.4}]})
     first = Child(lambda: world.register(0))
     while world.simulator.count() < 1:
         time.sleep(0.01)

@@ -2,13 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A list sends nothing once its run has ended, and leaves nothing of what it has given up."""
+"""A list sends nothing once its run has ended."""
 
 from __future__ import annotations
 
-import os
 import signal
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -42,27 +40,3 @@ def test_list_ends_with_its_run(
     time.sleep(3)  # enough for thirty more of the first run
     assert simulator.count() == sent
     assert set(simulator.registered()[SID].values()) == {other.fingerprint} and len(simulator.registered()[SID]) == len(numbers)
-
-
-def test_abandoned_calls_are_closed(simulator: Simulator, key: KeyPair, tmp_path: Path) -> None:
-    concurrency, numbers = 50, [f"+9198765{n:05}" for n in range(400)]
-    simulator.faults({"*": [{"do": "trickle", "where": "body", "interval": 0.2, "always": True}]})
-    peak = {"descriptors": 0, "threads": 0}
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(0.1):
-            peak["descriptors"] = max(peak["descriptors"], len(os.listdir("/dev/fd")))
-            peak["threads"] = max(peak["threads"], threading.active_count())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        result = register_all(simulator.url, tmp_path / "records", numbers, key.public, timeout=1, retries=0, concurrency=concurrency)
-    finally:
-        ended.set()
-        watcher.join()
-    assert {number["outcome"] for number in result["numbers"]} == {"unknown"}
-    assert peak["threads"] <= 4 * concurrency and peak["descriptors"] <= 6 * concurrency, peak
-    simulator.faults({})
-    assert "failed" not in register_all(simulator.url, tmp_path / "records", numbers[:100], key.public, concurrency=concurrency)

@@ -47,7 +47,7 @@ def test_killed_rotation_ends_with_one_new_key(world: World, steps: list[tuple[s
         served = {world.fingerprint(Path(path)) for path in world.endpoint.keys.read_text().splitlines()}
         assert {old, *world.carried()} <= served
         staged |= {world.fingerprint(world.next)} if world.next.exists() else set()
-        # A key that was created, but not staged, is removed by whichever host comes first.
+        # A key that was created, but not staged, is used by whichever host comes first.
         world.numbers.reverse()
 
     run = world.rotate()

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from support.cases import START_UP, ToDo, Try, try_all
 from support.keys import KeyPair
-from support.playbook_runs import ACCOUNTS, API_KEY, AS_A_MODULE, SID, WA_400, WA_500, WORKER, Playbooks
+from support.playbook_runs import ACCOUNTS, API_KEY, AS_A_MODULE, RBC001, SID, WA_400, WA_500, WORKER, Playbooks
 from support.processes import options, register
 from support.servers import SUCCESS, Servers, closed_port, full_queue, read_request, whole
 from support.simulator.client import Simulator
@@ -79,10 +79,6 @@ def raw(head: str, body: str = SUCCESS, **more: Any) -> dict[str, Any]:
 def said(**fields: Any) -> dict[str, Any]:
     """HTTP 200 with a success in which some fields are different, to a request that was applied."""
     return answer(200, {**json.loads(SUCCESS), **fields}, apply=True)
-
-
-def refused_with(status: int, code: str, message: str, data: Any, error: Any) -> dict[str, Any]:
-    return answer(status, {"code": code, "message": message, "data": data, "error": error})
 
 
 ALWAYS: dict[str, Any] = {"always": True}
@@ -155,11 +151,7 @@ CONTENT = [
 
 KEEPS = r"The number keeps the key it had\."
 REFUSED = [
-    Case(
-        "401-rbc001",
-        [refused_with(401, "RBC001", "Incorrect SID or API key.", [], {"error": "Incorrect SID or API key."})],
-        *(1, "rejected", 401, rf"HTTP 401 \(RBC001, Incorrect SID or API key\.\)\. Check sid and api_key.*{KEEPS}"),
-    ),
+    Case("401-rbc001", [RBC001], 1, "rejected", 401, rf"HTTP 401 \(RBC001, Incorrect SID or API key\.\)\. Check sid and api_key.*{KEEPS}"),
     Case("400-wa-400", [WA_400], 1, "rejected", 400, rf"WA-400, Refer to correct payload format.*WABA is onboarded.*{KEEPS}"),
     Case("403-html", [answer(403)], 1, "rejected", 403, rf"HTTP 403\. Check sid and api_key, and that this IP address.*{KEEPS}"),
     # The server gave up waiting, which is no refusal.

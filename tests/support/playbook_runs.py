@@ -43,22 +43,18 @@ INFO = f"{MODULE}_info"
 WORKER, AS_A_MODULE = "worker", "module"
 EXECUTION_MODES = (WORKER, AS_A_MODULE)
 
-# Answers of the API as its vendor's page prints them, for the simulator's `answer` fault.
-WA_400 = {
-    "do": "answer",
-    "status": 400,
-    "body": {
-        "code": "WA-400",
-        "message": "Refer to correct payload format",
-        "data": {},
-        "error": {"payload": "Incorrect payload format"},
-    },
-}
-WA_500 = {
-    "do": "answer",
-    "status": 500,
-    "body": {"code": "WA-500", "message": "Please try again later", "data": {}, "error": {"error": "Internal server error"}},
-}
+
+def _answer(status: int, code: str, message: str, error: Any, data: Any, *, apply: bool = False) -> dict[str, Any]:
+    body = {"code": code, "message": message, "data": data, "error": error}
+    return {"do": "answer", "status": status, "body": body, "apply": apply}
+
+
+# Faults of the simulator: answers of the API as its vendor's page prints them, and an answer that is lost.
+WA_200 = _answer(200, "WA-200", "Request Processed Successfully", {}, {"success": True}, apply=True)
+WA_400 = _answer(400, "WA-400", "Refer to correct payload format", {"payload": "Incorrect payload format"}, {})
+WA_500 = _answer(500, "WA-500", "Please try again later", {"error": "Internal server error"}, {})
+RBC001 = _answer(401, "RBC001", "Incorrect SID or API key.", {"error": "Incorrect SID or API key."}, [])
+LOST: dict[str, Any] = {"do": "reset", "apply": True}
 
 _numbers = itertools.count(int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").lstrip("gw")) * 1_000_000 + 919_870_000_001)
 
