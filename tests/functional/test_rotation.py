@@ -47,7 +47,6 @@ def world(make_world: Callable[..., World]) -> World:
     return make_world()
 
 
-
 def inventory_of(*worlds: World, **variables: Any) -> dict[str, Any]:
     return {"all": {"hosts": {number: {**world.variables, **variables} for world in worlds for number in world.numbers}}}
 
