@@ -138,6 +138,7 @@ def test_check_tells_all_that_is_wrong(registered: Numbers, simulator: Simulator
     assert any("read_back_required" in problem for problem in published(run)["problems"])
 
 
+@pytest.mark.slow
 def test_check_metrics_that_no_collector_reads_are_refused(registered: Numbers) -> None:
     run = registered.check(registered.numbers[:1], check_path=str(registered.folder))
     assert run.rc != 0 and "flows_encryption_check_path" in run.text and ".prom" in run.text
