@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.kaleyra.whatsapp.plugins.plugin_utils._delegation import delegation_order
 from ansible_collections.kaleyra.whatsapp.plugins.plugin_utils._role_plan import (
     absolute_path_on,
     endpoints_to_verify,
@@ -29,4 +30,5 @@ class FilterModule:
             "flows_summary": summarise,
             "flows_shared_pair": shared_pair,
             "flows_absolute_path": absolute_path_on,
+            "flows_delegation_order": delegation_order,
         }

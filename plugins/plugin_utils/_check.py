@@ -168,9 +168,9 @@ def read_keys(keys: t.Sequence[Variables], results: t.Sequence[Variables]) -> li
 
     Nothing is wrong with a rotation's key that is not there.
 
-    :param results: of slurp, one for each key
+    :param results: of the loop over the keys with slurp, in any order
     """
-    return [_read_key(key, result) for key, result in zip(keys, results)]
+    return [_read_key(key, next(result for result in results if result["flows_encryption_key"] == key)) for key in keys]
 
 
 def _read_key(key: Variables, result: Variables) -> dict[str, t.Any]:
@@ -225,7 +225,7 @@ def judge(
     """Return the check's result.
 
     :param keys: as :func:`read_keys` returns them
-    :param infos: results of kaleyra_flows_encryption_info, one for each of the plan's ``records``
+    :param infos: results of the loop over the plan's ``records`` with kaleyra_flows_encryption_info, in any order
     :param pings: results of the loop over :func:`endpoints_to_ask` with flows_endpoint_ping
     :param now: seconds since the epoch
     :return: ``ok``; ``lines`` to print; ``stats`` to publish; ``metrics`` in Prometheus' text format
@@ -234,7 +234,8 @@ def judge(
     problems = [*plan["problems"], *(key["problem"] for key in keys if key["problem"])]
     rotation = {place: {key["fingerprint"] for key in others} for place, others in _keys_in_rotation(plan, keys).items()}
     numbers: list[dict[str, t.Any]] = []
-    for folder, info in zip(plan["records"], infos):
+    for info in infos:
+        folder = info["flows_encryption_folder"]
         if "numbers" not in info:
             problems.append(f"The records on {folder['api_host']} cannot be read ({_reason(info)}).")
             numbers += [{"phone_number": number, "state": "unknown", "fingerprint": None, "age": None} for number in folder["phone_numbers"]]

@@ -147,6 +147,8 @@ def test_pair_that_fails_stops_its_own_hosts(playbooks: Playbooks, simulator: Si
         "good": ({}, "", ""),
         "same pair": ({}, "", ""),
         "other format": ({}, openssl("pkey", "-traditional", stdin=key.private), ""),
+        # Without a connection of its own, it must not get that of the pairs before, which is localhost's.
+        "unreachable as well": ({"key_host": "lost"}, "", "The key host lost cannot be reached: "),
     }
     numbers = {name: new_number() for name in cases}
     paths = {name: playbooks.inputs / f"keys of {name}/private key" for name in cases}
@@ -158,10 +160,11 @@ def test_pair_that_fails_stops_its_own_hosts(playbooks: Playbooks, simulator: Si
     paths["folder"].mkdir(parents=True)
     paths["blocked"].parent.write_text("not a folder")
     inventory = fleet(simulator.url, {numbers[name]: {"private_key_path": str(paths[name]), **case[0]} for name, case in cases.items()})
+    inventory["all"]["children"] = {"key_hosts": {"hosts": {"lost": {}}}}
 
-    checked = playbooks.run(play(), inventory, "--check", "--limit", f"{numbers['blocked']},{numbers['good']}")
+    checked = playbooks.run(play(hosts="all:!key_hosts"), inventory, "--check", "--limit", f"{numbers['blocked']},{numbers['good']}")
     assert (checked.failed(), checked.changed()) == ({numbers["blocked"]}, 2)
-    run = playbooks.run(play(), inventory)
+    run = playbooks.run(play(hosts="all:!key_hosts"), inventory)
     messages = {host: result["msg"] for host, result in run.by_host(REGISTER).items() if result["failed"]}
     assert run.failed() == set(messages) == {numbers[name] for name, (*dummy, said) in cases.items() if said}, run.output
     assert messages[numbers["blocked"]] == checked.by_host(REGISTER)[numbers["blocked"]]["msg"]
@@ -170,7 +173,7 @@ def test_pair_that_fails_stops_its_own_hosts(playbooks: Playbooks, simulator: Si
             message, path = messages[numbers[name]], paths[name]
             assert said.format(path=path, folder=path.parent) in message and len(message) < 700
         assert not text or paths[name].read_text() == text
-    assert not any(paths[name].exists() for name in ("mode", "contradiction", "option"))
+    assert not any(paths[name].exists() for name in ("mode", "contradiction", "option", "unreachable", "unreachable as well"))
     assert mode(paths["owner"].parent) == 0o700
     made = fingerprint_of(public_of(paths["good"]))
     assert simulator.registered() == {SID: {numbers["good"]: made, numbers["same pair"]: made, numbers["other format"]: key.fingerprint}}

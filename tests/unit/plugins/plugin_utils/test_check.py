@@ -96,11 +96,12 @@ def test_read_keys_names_file_and_cause() -> None:
     public = rsa.generate_private_key(65537, 2048).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     files = [{"text": "", "host": "endpoint", "path": f"/{name}.pub.pem"} for name in "abc"]
     results = [{"content": base64.b64encode(public).decode()}, {"msg": "file not found: /b.pub.pem"}, {"content": base64.b64encode(b"x").decode()}]
-    good, missing, damaged = read_keys(files, results)
+    good, missing, damaged = read_keys(files, [{"flows_encryption_key": file, **result} for file, result in zip(files, results)][::-1])
     assert good["text"] == public.decode() and len(good["fingerprint"]) == 95
     assert missing["problem"] == "/b.pub.pem on endpoint: the public key cannot be read (file not found: /b.pub.pem)."
     assert damaged["problem"].startswith("/c.pub.pem on endpoint: ") and damaged["fingerprint"] is None
-    assert read_keys([{**files[1], "rotates": 0}], results[1:2]) == [{"text": "", "fingerprint": None, "problem": None}]
+    rotates = {**files[1], "rotates": 0}
+    assert read_keys([rotates], [{"flows_encryption_key": rotates}]) == [{"text": "", "fingerprint": None, "problem": None}]
 
 
 def recorded(state: str = "confirmed", fingerprint: str | None = K1, age: int = 60) -> dict[str, Any]:
@@ -124,6 +125,12 @@ def held(number: dict[str, Any], fingerprint: str | None, status: str | None = N
 
 ONE: dict[str, Any] = {"public_keys": [{}], "records": [{"api_host": "localhost", "phone_numbers": {NUMBER: 0}}], "endpoints": [], "problems": []}
 KEY = {"fingerprint": K1, "text": "PEM", "problem": None}
+
+
+def judged(made: dict[str, Any], keys: list[dict[str, Any]], infos: list[dict[str, Any]], *others: Any, **options: Any) -> dict[str, Any]:
+    """What is judged of one result for each folder of records, in another order than theirs."""
+    results = [{"flows_encryption_folder": folder, **info} for folder, info in zip(made["records"], infos)]
+    return judge(made, keys, results[::-1], *others, **options)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +163,7 @@ KEY = {"fingerprint": K1, "text": "PEM", "problem": None}
 )
 def test_judge_a_number(number: dict[str, Any], expected: str | None, state: str) -> None:
     records = [{**ONE["records"][0], "phone_numbers": {NUMBER: 0 if expected else None}}]
-    result = judge({**ONE, "records": records}, [{**KEY, "fingerprint": expected}], [{"numbers": [number]}], [])
+    result = judged({**ONE, "records": records}, [{**KEY, "fingerprint": expected}], [{"numbers": [number]}], [])
     assert result["stats"]["by_state"] == {state: 1}
     assert result["ok"] is (state == "ok")
     assert [line.startswith(f"{NUMBER}: ") for line in result["stats"]["problems"]] == [True] * (state != "ok")
@@ -180,7 +187,7 @@ REQUIRED = {"msg": "The key could not be read.", "numbers": [held(recorded(), No
 def test_judge_what_cannot_be_read_is_a_problem(
     made: dict[str, Any], key: dict[str, Any], info: dict[str, Any], state: str | None, problem: str
 ) -> None:
-    result = judge(made, [key], [info], [])
+    result = judged(made, [key], [info], [])
     assert not result["ok"] and result["stats"]["by_state"] == ({state: 1} if state else {})
     (found,) = result["stats"]["problems"]
     assert found.startswith(problem)
@@ -188,7 +195,7 @@ def test_judge_what_cannot_be_read_is_a_problem(
 
 def test_judge_names_some_problems_and_counts_all() -> None:
     numbers = [{**recorded("absent"), "phone_number": f"+9198765{number:05}"} for number in range(50)]
-    result = judge(ONE, [KEY], [{"numbers": numbers}], [])
+    result = judged(ONE, [KEY], [{"numbers": numbers}], [])
     assert len(result["stats"]["problems"]) == 21 and result["stats"]["problems"][-1] == "30 more problems."
     assert result["lines"][0] == "50 numbers: 0 ok, 50 absent."
 
@@ -212,7 +219,7 @@ def test_judge_number_in_rotation_needs_its_endpoint(number: dict[str, Any]) -> 
     assert [(each["name"], each["text"]) for each in asks] == [("current", "PEM"), ("next", "NEXT")]
     for holds_next in (True, False):
         pings = [asked("https://a", active=True, latency_ms=34), asked("https://a", "next", active=holds_next, latency_ms=35, msg="Another key.")]
-        result = judge(IN_ROTATION, PEMS, infos, pings)
+        result = judged(IN_ROTATION, PEMS, infos, pings)
         assert (result["ok"], result["stats"]["by_state"]) == (holds_next, {"in_rotation": 1})
         assert result["lines"][0].startswith("1 number: 0 ok, 1 in rotation.")
         assert result["stats"]["problems"] == [] if holds_next else ["https://a, next key: Another key."]
@@ -231,7 +238,7 @@ def test_judge_endpoint_that_is_down_or_was_not_asked() -> None:
         asked("https://b", active=False, msg="Another key."),
         asked("https://c", skipped=True),
     ]
-    result = judge(ONE, [KEY], [{"numbers": [recorded()]}], pings)
+    result = judged(ONE, [KEY], [{"numbers": [recorded()]}], pings)
     assert result["lines"][1:4] == ["Endpoint https://a: holds the key, 34 ms.", "Endpoint https://b: down.", "Endpoint https://c: down."]
     assert result["stats"]["problems"] == ["https://b: Another key.", "https://c: It was not verified, because its public key is not known."]
 
@@ -241,7 +248,7 @@ def test_metrics_are_read_by_prometheus() -> None:
     numbers = [recorded(), {**recorded(age=7200), "phone_number": ANOTHER}, {**recorded(fingerprint=K2), "phone_number": "+393331234501"}]
     pings = [asked(odd, active=True, latency_ms=34, fingerprint=K1)]
     plan = {**ONE, "records": [{"api_host": "localhost", "phone_numbers": {number["phone_number"]: 0 for number in numbers}}]}
-    text = judge(plan, [KEY], [{"numbers": numbers}], pings, now=1_770_000_000.9)["metrics"]
+    text = judged(plan, [KEY], [{"numbers": numbers}], pings, now=1_770_000_000.9)["metrics"]
     families = list(text_string_to_metric_families(text))
     assert all(family.documentation and family.type == "gauge" for family in families)
     found = {(sample.name.removeprefix("kaleyra_flows_"), *sample.labels.values()): sample.value for family in families for sample in family.samples}
