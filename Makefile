@@ -63,7 +63,7 @@ test: unit $(READY)  ## Run the unit tests, the faster functional tests and lint
 
 .PHONY: unit
 unit: $(READY)  ## Test the core and the simulator, without Ansible
-	$(PYTEST) -n 6 -m "not slow" tests/unit
+	$(PYTEST) -n 3 -m "not slow" tests/unit
 
 .PHONY: functional
 functional: $(READY)  ## Test the collection in real ansible-playbook runs, including the slow ones
