@@ -87,7 +87,8 @@ def _copy(folder: Path, *, whole: bool) -> Path:
     # Without it, ansible-test uses the checkout's git, which ignores .cache, and finds nothing to test.
     subprocess.run(("git", "init", "--quiet", root), check=True)
     # The settings of integration tests. Ansible uses the user's real home, not HOME.
-    (root / "tests/integration/integration.cfg").write_text(f"[defaults]\nremote_tmp = {folder / 'tmp'}\n")
+    if whole:
+        (root / "tests/integration/integration.cfg").write_text(f"[defaults]\nremote_tmp = {folder / 'tmp'}\n")
     return root
 
 
