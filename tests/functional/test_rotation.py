@@ -96,8 +96,12 @@ def test_promotion_waits_for_endpoint_and_numbers(world: World) -> None:
     old, requests = world.fingerprint(world.current), world.simulator.count()
     first, second = world.numbers
 
-    # The endpoint holds the current key alone.
-    run = world.rotate(**world.deploy_nothing())
+    # The endpoint holds the current key alone. The key's module fails once, as if another run had just removed the file that it has found.
+    once = f"""if mkdir {world.folder}/once; then echo '{{"failed": true, "msg": "No such file"}}'; exit 1; fi"""
+    script = world.playbooks.interpreter.read_text()
+    world.playbooks.interpreter.write_text(script.replace("\n", f"\ncase $1 in *_openssl_privatekey.py) {once} ;; esac\n", 1))
+    run = world.rotate(**world.deploy_nothing(), ansible_pipelining=False)
+    world.playbooks.interpreter.write_text(script)
     assert run.failed() == {first, second}, run.output
     assert "HTTP 421" in run.text and "No key was registered in this run." in run.text
     assert (world.simulator.count(), world.carried()) == (requests, [old, old])

@@ -75,7 +75,7 @@ class CallbackModule(CallbackBase):
         )
         # KILL_AFTER is the name of a task and how many of its results come before the one that nobody outlives.
         name, dummy, earlier = os.environ.get("KILL_AFTER", "").rpartition("#")
-        if status == "ok" and name == task.name:
+        if earlier and status == "ok" and name == task.name:
             self._seen += 1
             if self._seen > int(earlier):
                 os.killpg(0, signal.SIGKILL)
