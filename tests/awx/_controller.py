@@ -87,15 +87,15 @@ class Controller:
     def names(self, kind: str) -> list[str]:
         return [item["name"] for item in self.objects[kind].values()]
 
-    def add(self, kind: str, /, **values: Any) -> Object:
+    def add(self, resource: str, /, **values: Any) -> Object:
         """Create an object, or raise Refused."""
-        item: Object = {"id": 1 + sum(map(len, self.objects.values())), **{name: [] for name in _RELATIONS.get(kind, {})}}
-        if kind in _WITH_SURVEY:
+        item: Object = {"id": 1 + sum(map(len, self.objects.values())), **{name: [] for name in _RELATIONS.get(resource, {})}}
+        if resource in _WITH_SURVEY:
             item["survey_spec"] = {}
-        self._write(kind, item, values)
-        self.objects[kind][item["id"]] = item
+        self._write(resource, item, values)
+        self.objects[resource][item["id"]] = item
         # awx/main/models/projects.py: Project.save
-        if kind == "projects":
+        if resource == "projects":
             self._update(item)
         return item
 

@@ -61,7 +61,7 @@ class SetUp:
         organization = controller.named("organizations", "Default")
         controller.add("credentials", name=MACHINE, organization=organization["id"], credential_type=machine["id"], inputs={})
 
-    def __call__(self, *args: str, env: dict[str, str] = ACCOUNT, answers: dict[str, Any] | None = None, **settings: Any) -> Run:
+    def __call__(self, *args: str, env: dict[str, str] | None = None, answers: dict[str, Any] | None = None, **settings: Any) -> Run:
         """Run it.
 
         :param answers: of a survey of AWX, in place of settings
@@ -73,7 +73,7 @@ class SetUp:
             written.write_text(unsafe_yaml({f"awx_setup_{name}": value for name, value in answers.items()}))
             args, wanted = ("-e", f"@{written}", *args), {}
         self.controller.written.clear()
-        return self.playbooks.run("kaleyra.whatsapp.awx_setup", "", *args, env={**self._env, **env}, variables=wanted)
+        return self.playbooks.run("kaleyra.whatsapp.awx_setup", "", *args, env={**self._env, **(ACCOUNT if env is None else env)}, variables=wanted)
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ class Finder(importlib.machinery.PathFinder):
 sys.meta_path[:] = [Finder if f is importlib.machinery.PathFinder else f for f in sys.meta_path]
 """
 
+
 def site(folder: Path, code: str) -> str:
     """A folder for PYTHONPATH that runs the code as Python starts."""
     folder.mkdir()

@@ -74,7 +74,7 @@ def test_endpoint_and_key_stop_their_own_hosts(world: World, key: KeyPair, other
     mark = world.folder / "mark"
     status = "{{ lookup('ansible.builtin.pipe', 'touch " + str(mark) + "') }}"
     misbehaving = MisbehavingEndpoint(key.private, lambda asked: Reply(body=asked.answer({"data": {"status": status}})))
-    with Endpoint(world.folder / "other-keys", [world.other]) as other_endpoint, misbehaving:
+    with misbehaving, Endpoint(world.folder / "other-keys", [world.other]) as other_endpoint:
         run = world.run(
             {
                 bad_key: {"private_key_path": str(world.other)},

@@ -20,10 +20,10 @@ def prefixed(variables: Mapping[str, Any]) -> dict[str, Any]:
     return {name if name.startswith("ansible_") else f"flows_encryption_{name}": value for name, value in variables.items()}
 
 
-def fleet(api_url: str, hosts: Iterable[str] | Mapping[str, Mapping[str, Any]], /, **variables: Any) -> dict[str, Any]:
+def fleet(url: str, hosts: Iterable[str] | Mapping[str, Mapping[str, Any]], /, **variables: Any) -> dict[str, Any]:
     """An inventory of numbers, which nobody can connect to: all work is delegated. Hosts can have variables of their own."""
     own = hosts if isinstance(hosts, Mapping) else {host: {} for host in hosts}
-    account = {"api_url": api_url, "sid": SID, "api_key": API_KEY}
+    account = {"api_url": url, "sid": SID, "api_key": API_KEY}
     return {"all": {"hosts": {host: prefixed(of_host) for host, of_host in own.items()}, "vars": prefixed({**account, **variables})}}
 
 
