@@ -121,16 +121,16 @@ class ActionModule(ActionBase):
     def _existing_folder(self, pair: Result) -> str:
         """Return the key's folder, or the nearest one above it that exists. Also in check mode, it must be a folder that can be written to."""
         folder: str = pair["folder"]
-        while True:
-            found = self._stat(folder)
-            if found.get("exists") or posixpath.dirname(folder) in ("", folder):
-                break
-            folder = posixpath.dirname(folder)
-        if found.get("exists") and not found.get("isdir"):
+        while not (found := self._stat(folder)).get("exists"):
+            above = posixpath.dirname(folder)
+            if above in ("", folder):
+                return ""
+            folder = above
+        if not found.get("isdir"):
             raise Stop(cannot_create(pair, f"{folder} is not a folder."))
-        if found.get("exists") and not (found.get("writeable") and found.get("executable")):
+        if not (found.get("writeable") and found.get("executable")):
             raise Stop(cannot_create(pair, f"the folder {folder} cannot be written to."))
-        return folder if found.get("exists") else ""
+        return folder
 
     def _stat(self, path: str) -> Result:
         looked = self._module("ansible.builtin.stat", path=path, follow=True, get_checksum=False, get_mime=False, get_attributes=False)
