@@ -26,6 +26,8 @@ import typing as t
 from collections.abc import Callable
 from pathlib import Path
 
+from support.records import sealed
+
 # In the process that fuzzes, the core must be rewritten as it is imported, so that libFuzzer sees where it goes.
 _FUZZES = __name__ == "__main__" and "--target" in sys.argv
 
@@ -248,12 +250,6 @@ def record(data: bytes) -> None:
 def _record_file(**fields: t.Any) -> bytes:
     state = {"format": 1, **IDENTITY, "fingerprint": FINGERPRINT, "state": "confirmed", "since": "2026-01-02T03:04:05+00:00", **fields}
     return sealed(state)
-
-
-def sealed(fields: dict[str, t.Any]) -> bytes:
-    """Return the text of a record with any fields."""
-    checksum = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-    return json.dumps({**fields, "checksum": checksum}).encode() + b"\n"
 
 
 _WA_200 = {"code": "WA-200", "message": "Request Processed Successfully", "data": {"success": True}, "error": {}}

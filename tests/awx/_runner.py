@@ -29,6 +29,7 @@ import pytest
 import yaml
 from ansible_runner.utils import args2cmdline
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from support.role import prefixed
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PROJECT = CHECKOUT / "docs/examples/awx_project"
@@ -64,8 +65,7 @@ class Inventory:
     @classmethod
     def of_numbers(cls, *numbers: str, hosts: Mapping[str, dict[str, Any]] | None = None, **variables: Any) -> Inventory:
         """Return one with numbers, further hosts, and variables of the role without its prefix."""
-        of_all = {f"flows_encryption_{name}": value for name, value in variables.items()}
-        return cls({**{number: {} for number in numbers}, **(hosts or {})}, {NUMBERS: [*numbers]}, of_all)
+        return cls({**{number: {} for number in numbers}, **(hosts or {})}, {NUMBERS: [*numbers]}, prefixed(variables))
 
     def script(self, slice_number: int, slice_count: int) -> str:
         """Return the script that is the job's inventory: in a slice without the other slices' hosts, and without empty groups.

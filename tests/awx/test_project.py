@@ -21,6 +21,7 @@ from awx._runner import PROJECT, REGISTER, REGISTERS, Credential, unsafe_yaml
 from support.endpoint.client import Endpoint
 from support.keys import KeyPair
 from support.playbook_runs import BIN, CHECKOUT, SID, Playbooks, Run, new_number
+from support.role import prefixed
 from support.simulator.client import Simulator
 
 FILES = CHECKOUT / "roles/awx_setup/files"
@@ -43,8 +44,7 @@ class Jobs:
         group = {"hosts": {number: {} for number in self.numbers}, "vars": {"ansible_connection": "local"}}
         inventory = {"all": {"children": {"whatsapp_numbers": group}, "vars": variables}}
         written = self.playbooks.inputs / "answers.yml"
-        given = {f"flows_encryption_{name}": value for name, value in answers.items()}
-        written.write_text(unsafe_yaml({"awx_job_id": 1, **given}))
+        written.write_text(unsafe_yaml({"awx_job_id": 1, **prefixed(answers)}))
         return self.playbooks.run(str(PROJECT / playbook), inventory, "-e", f"@{written}", *args, env=self.env)
 
 

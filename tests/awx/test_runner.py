@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from awx._runner import AWX, CREATE, ENSURE_KEY_PAIR, REGISTER, REGISTERS, Credential, Inventory, Job, on_cores
 from support.endpoint.client import Endpoint
-from support.keys import KeyPair, fingerprint_of, openssl, secret_lines
+from support.keys import KeyPair, fingerprint_of, openssl, public_of, secret_lines
 from support.playbook_runs import API_KEY, SID, WA_400, assert_nowhere, new_number, spellings
 from support.simulator.client import Simulator, waba_numbers
 
@@ -49,7 +49,7 @@ def test_key_and_records_need_a_lasting_place(awx: AWX, simulator: Simulator, ac
     job = awx.run(REGISTER, inventory, credentials=[account])
     assert (job.status, job.reasons()) == ("successful", dict.fromkeys(numbers, "absent")), job.stdout
     assert len(list(cache.glob("*.json"))) == 2 and "and lost with it" not in job.text and private.read_text() == content
-    fingerprint = fingerprint_of(openssl("pkey", "-in", private, "-pubout"))
+    fingerprint = fingerprint_of(public_of(private))
     assert (simulator.registered(), simulator.count()) == ({SID: dict.fromkeys(numbers, fingerprint)}, 4)
 
 

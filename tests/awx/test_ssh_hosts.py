@@ -13,7 +13,7 @@ from typing import Any
 from awx._runner import AWX, CHECKOUT, CREATE, NUMBERS, REGISTER, ROTATE, Credential, Inventory, Job
 from awx._sshd import Host, User
 from support.endpoint.client import Endpoint
-from support.keys import fingerprint_of, openssl, secret_lines
+from support.keys import fingerprint_of, public_of, secret_lines
 from support.playbook_runs import API_KEY, SID, assert_nowhere, new_number, spellings
 from support.process_watch import ProcessWatch
 from support.simulator.client import Simulator
@@ -66,7 +66,7 @@ def test_key_host_check_real_real(awx: AWX, simulator: Simulator, host: Host, ac
     assert done.reasons() == dict.fromkeys(numbers, "absent")
     assert owner_and_mode(private) == (host.login.uid, 0o600) and owner_and_mode(private.parent) == (host.login.uid, 0o700)
     public = private.with_name("private.pub.pem")
-    assert public.read_text() == openssl("pkey", "-in", private, "-pubout") and owner_and_mode(public) == (host.login.uid, 0o644)
+    assert public.read_text() == public_of(private) and owner_and_mode(public) == (host.login.uid, 0o644)
     fingerprint = fingerprint_of(public.read_text())
     assert simulator.registered() == {SID: dict.fromkeys(numbers, fingerprint)}
     assert number_of_records(host.login) == 4
@@ -103,7 +103,7 @@ def test_two_hosts_users_homes_and_pythons(awx: AWX, simulator: Simulator, host:
     assert job.status == "successful", job.stdout
     private = host.service.home / "flows/private.pem"
     assert owner_and_mode(private) == (host.service.uid, 0o600) and owner_and_mode(private.parent) == (host.service.uid, 0o700)
-    fingerprint = fingerprint_of(openssl("pkey", "-in", private, "-pubout"))
+    fingerprint = fingerprint_of(public_of(private))
     assert simulator.registered() == {SID: dict.fromkeys((number, another), fingerprint)}
     assert number_of_records(host.login) == number_of_records(host.service) == 1
     assert not (host.login.home / "flows").exists()
@@ -139,7 +139,7 @@ def test_rotation_by_root_for_a_service(awx: AWX, simulator: Simulator, host: Ho
         return job
 
     def fingerprint(path: Path) -> str:
-        return fingerprint_of(openssl("pkey", "-in", path, "-passin", f"pass:{passphrase}", "-pubout"))
+        return fingerprint_of(public_of(path, passphrase))
 
     first = run(REGISTER)
     old = fingerprint(private)

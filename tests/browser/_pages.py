@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from support.records import sealed
 
 SID, API = "HXAP16SAMPLE97IN", "api.in.kaleyra.io"
 KEYS = [hashlib.sha256(bytes([i])).digest().hex(":") for i in range(3)]
@@ -22,9 +23,8 @@ ALL = [f"+9198765{i:05}" for i in range(2000)]
 def write_record(folder: Path, number: str, fingerprint: str, state: str = "confirmed", since: str = "2026-01-31T10:20:30+00:00") -> Path:
     """A record as the module writes it; thousands of them are made in a moment."""
     fields = {"format": 1, "api": API, "sid": SID, "phone_number": number, "fingerprint": fingerprint, "state": state, "since": since}
-    fields["checksum"] = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
     path = folder / f"{API},{SID},{number}.json"
-    path.write_text(json.dumps(fields))
+    path.write_bytes(sealed(fields))
     return path
 
 

@@ -15,6 +15,7 @@ import pytest
 from browser._browser import Browser
 from browser._pages import PAGES
 from support.playbook_runs import Playbooks
+from support.role import prefixed
 
 
 @pytest.fixture(scope="session")
@@ -26,8 +27,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         if name not in made:
             records, folder = tmp_path_factory.mktemp("records"), tmp_path_factory.mktemp("r")
             given = {"cache_path": str(records), "report_path": str(folder / "flows"), "report_formats": ["html"], **PAGES[name](records)}
-            variables = {f"flows_encryption_{name}": value for name, value in given.items()}
-            run = Playbooks(folder, "https://nowhere.invalid").run("kaleyra.whatsapp.flows_report", "", variables=variables)
+            run = Playbooks(folder, "https://nowhere.invalid").run("kaleyra.whatsapp.flows_report", "", variables=prefixed(given))
             assert run.rc == 0, run.output
             made[name] = folder / "flows.html"
         return made[name]

@@ -18,6 +18,7 @@ import pytest
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._public_key import parse_public_key
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.records import sealed
 
 from dev import fuzz_parsers
 from dev.fuzz_parsers import DER, FINGERPRINT, IDENTITY, SECRET, TARGETS
@@ -68,7 +69,7 @@ record_fields = st.fixed_dictionaries(
 def record(document: dict[str, Any], completed: bool) -> bytes:
     whole = json.loads(fuzz_parsers._record_file()) if completed else {}
     whole.pop("checksum", None)
-    return fuzz_parsers.sealed({**whole, **document})
+    return sealed({**whole, **document})
 
 
 FORMATS: dict[str, st.SearchStrategy[bytes]] = {

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from support.endpoint.client import Endpoint
-from support.keys import KeyPair, fingerprint_of, openssl
+from support.keys import KeyPair, fingerprint_of, openssl, public_of
 from support.playbook_runs import API_KEY, CHECKOUT, SID, WA_400, Playbooks, Run, new_number
 from support.role import REGISTER, ROLE, fleet, included, prefixed
 from support.simulator.client import Simulator
@@ -29,11 +29,6 @@ def play(**keywords: Any) -> list[Play]:
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
-
-
-def public_of(private: Path, passphrase: str = "") -> str:
-    """The public key as openssl sees it; fails for anything but a private key."""
-    return openssl("pkey", "-in", private, "-passin", f"pass:{passphrase}", "-pubout")
 
 
 def of_numbers(run: Run) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ import pytest
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._errors import OutcomeUnknown
 from ansible_collections.kaleyra.whatsapp.plugins.module_utils._record import RecordFile
 from support.endpoint.client import Phone
-from support.keys import KeyPair, fingerprint_of, openssl
+from support.keys import KeyPair, fingerprint_of, openssl, public_of
 from support.playbook_runs import SID, WA_400, Playbooks, new_number
 from support.processes import register_all
 from support.rotation import AFTER, DAY, World
@@ -78,8 +78,8 @@ def test_rotation_in_four_runs(world: World) -> None:
     assert done.rc == 0, done.output
     assert_rotated(world, old)
     assert "The next key is promoted" in done.text
-    assert (world.keys / "private.pub.pem").read_text() == openssl("pkey", "-in", world.current, "-pubout")
-    assert (world.keys / "private.previous.pub.pem").read_text() == openssl("pkey", "-in", world.previous, "-pubout")
+    assert (world.keys / "private.pub.pem").read_text() == public_of(world.current)
+    assert (world.keys / "private.previous.pub.pem").read_text() == public_of(world.previous)
     assert {path.stat().st_mode & 0o777 for path in (world.current, world.previous)} == {0o600}
 
     requests, carried = world.simulator.count(), world.carried()
@@ -177,8 +177,8 @@ def test_key_made_elsewhere_rotates_without_files(world: World) -> None:
     openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", elsewhere)
     new, files = world.fingerprint(elsewhere), world.files()
     keys = {
-        "flows_encryption_public_key": openssl("pkey", "-in", elsewhere, "-pubout"),
-        "flows_encryption_previous_public_key": openssl("pkey", "-in", world.current, "-pubout"),
+        "flows_encryption_public_key": public_of(elsewhere),
+        "flows_encryption_previous_public_key": public_of(world.current),
         "flows_encryption_private_key_path": "",
         **world.deploy_nothing(),
     }

@@ -27,6 +27,11 @@ def fingerprint_of(public_pem: str) -> str:
     return openssl_bytes("dgst", "-sha256", "-c", stdin=der).decode().rpartition("= ")[2].strip()
 
 
+def public_of(private: Path, passphrase: str = "") -> str:
+    """The public key of a private key's file; fails for anything else."""
+    return openssl("pkey", "-in", private, "-passin", f"pass:{passphrase}", "-pubout")
+
+
 @dataclasses.dataclass(frozen=True)
 class KeyPair:
     """A key pair as ``openssl`` makes it, PKCS#8."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from support.endpoint.client import Endpoint
-from support.keys import fingerprint_of, openssl
+from support.keys import fingerprint_of, openssl, public_of
 from support.playbook_runs import API_KEY, CHECKOUT, SID, Playbooks, Run, new_number
 from support.processes import register_all
 from support.simulator.client import Simulator
@@ -63,7 +63,7 @@ class World:
     def register(self) -> None:
         """What the role did some days ago, without the time that a run takes."""
         public = self.keys / "private.pub.pem"
-        public.write_text(openssl("pkey", "-in", self.current, "-passin", f"pass:{self.passphrase}", "-pubout"))
+        public.write_text(public_of(self.current, self.passphrase or ""))
         assert register_all(self.simulator.url, self.folder / "records", self.numbers, public.read_text())["changed"]
 
     def rotate(self, *args: str, kill_after: tuple[str, int] | None = None, **variables: Any) -> Run:
@@ -76,7 +76,7 @@ class World:
 
     @staticmethod
     def fingerprint(private_key: Path) -> str:
-        return fingerprint_of(openssl("pkey", "-in", private_key, "-pubout"))
+        return fingerprint_of(public_of(private_key))
 
     def carried(self) -> list[str]:
         """What the API holds for each number."""

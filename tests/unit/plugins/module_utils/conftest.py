@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import json
 import os
 import subprocess
@@ -21,6 +20,7 @@ from typing import Any
 import pytest
 from support.keys import fingerprint_of, openssl_bytes
 from support.processes import options
+from support.records import sealed
 from support.servers import MisbehavingServer, Servers
 from support.simulator.client import Simulator
 
@@ -70,9 +70,8 @@ def edit_record() -> Callable[..., None]:
     def edit(path: Path, changes: dict[str, Any]) -> None:
         fields = {**json.loads(path.read_text()), **changes}
         fields = {name: value for name, value in fields.items() if value is not ...}
-        if fields.pop("checksum", None) is not None:
-            fields["checksum"] = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-        path.write_text(json.dumps(fields))
+        del fields["checksum"]
+        path.write_bytes(sealed(fields))
 
     return edit
 
